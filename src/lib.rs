@@ -1,0 +1,4 @@
+//! Tollgate: a gRPC gateway in front of Stripe. `ARCHITECTURE.md` has the map of the rooms and which may import which.
+
+pub mod domain;
+pub mod sandbox;

@@ -1,0 +1,1 @@
+//! The integration tests: gateway and sandbox in one process.
