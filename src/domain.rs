@@ -1,3 +1,7 @@
 //! The words of the product, as types: no I/O, no dependency on any other room.
 
+pub mod caller;
 pub mod clock;
+pub mod cursor;
+pub mod limits;
+pub mod operation;

@@ -1,4 +1,6 @@
 //! Tollgate: a gRPC gateway in front of Stripe. `ARCHITECTURE.md` has the map of the rooms and which may import which.
 
+pub mod contract;
 pub mod domain;
+pub mod proto;
 pub mod sandbox;

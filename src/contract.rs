@@ -1,0 +1,43 @@
+//! What the contract says, as Rust: the method table, form encoding, checks and decoding. It holds rules by type only;
+//! which method does what stands in `proto/`.
+
+mod decode;
+pub mod field_path;
+mod form;
+mod method;
+pub mod page;
+pub mod unknown;
+mod violations;
+
+pub use decode::{FromStripe, Object, Reply, Undecodable};
+pub use field_path::FieldPath;
+pub use form::{Form, Name, Pair, Params, Sensitivity, StripeEnum};
+pub use generated::*;
+pub use method::{Effect, Host, Local, Lookup, LookupBy, Method, Paging, Spec, Verb};
+pub use unknown::Received;
+pub use violations::{Check, Format, TextRule, Violation, Violations};
+
+/// What `build.rs` wrote.
+#[allow(
+    clippy::all,
+    clippy::redundant_clone,
+    clippy::too_many_lines,
+    clippy::wildcard_imports,
+    clippy::allow_attributes_without_reason,
+    unused_qualifications,
+    reason = "generated code"
+)]
+mod generated {
+    use serde_json::Value;
+
+    use super::method::fill;
+    use super::*;
+
+    include!(concat!(env!("OUT_DIR"), "/contract.rs"));
+}
+
+/// The annotated RPC that is called `service`/`rpc`, if there is one.
+#[must_use]
+pub fn find(service: &str, rpc: &str) -> Option<&'static Spec> {
+    METHODS.iter().copied().find(|spec| spec.service == service && spec.rpc == rpc)
+}

@@ -1,0 +1,177 @@
+//! The shape of one annotated RPC: its mapping to Stripe and the way from request to response.
+
+use super::decode::{Reply, Undecodable};
+use super::form::Form;
+use super::violations::Check;
+use crate::proto::v1::OperationRef;
+
+/// One annotated RPC, as a type. All implementations are generated.
+pub trait Method: 'static {
+    /// The request message.
+    type Request: Form + Check + prost::Message + Default + Send + Sync + 'static;
+    /// The response message.
+    type Response: prost::Message + Default + Send + 'static;
+    /// The mapping to Stripe.
+    const SPEC: &'static Spec;
+
+    /// The path at Stripe, filled from the request.
+    fn path(request: &Self::Request) -> String;
+
+    /// The request's fields that are for the gateway alone.
+    fn local(request: &Self::Request) -> Local<'_>;
+
+    /// Builds the response.
+    ///
+    /// # Errors
+    /// When Stripe's JSON does not have the shape that the contract knows.
+    fn respond(reply: Reply<'_>) -> Result<Self::Response, Undecodable>;
+}
+
+/// What a request says to the gateway rather than to Stripe; fields that an RPC lacks have their default.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Local<'a> {
+    /// Names the change; absent on reads.
+    pub operation: Option<&'a OperationRef>,
+    /// Alias of the Stripe account; empty for the default.
+    pub account: &'a str,
+    /// Preview only.
+    pub validate_only: bool,
+    /// Stripe's JSON is wanted too.
+    pub full: bool,
+    /// Items a page; 0 for the default.
+    pub page_size: i32,
+    /// Token of the page.
+    pub page_token: &'a str,
+}
+
+/// The mapping of one RPC to one Stripe endpoint.
+#[derive(Debug)]
+pub struct Spec {
+    /// Service name without package.
+    pub service: &'static str,
+    /// RPC name.
+    pub rpc: &'static str,
+    /// Permanent name in the ledger.
+    pub ledger_name: &'static str,
+    /// HTTP method.
+    pub verb: Verb,
+    /// Path template at Stripe.
+    pub path: &'static str,
+    /// Which host.
+    pub host: Host,
+    /// What it does in the world.
+    pub effect: Effect,
+    /// How an unknown outcome is looked up.
+    pub lookup: Option<Lookup>,
+    /// Event types that prove the effect.
+    pub settled_by: &'static [&'static str],
+    /// How it pages.
+    pub paging: Paging,
+    /// Stripe's `object` value of the answer; empty for lists.
+    pub object: &'static str,
+    /// Parameters that every call sends.
+    pub fixed: &'static [(&'static str, &'static str)],
+    /// Whether the object it creates carries the operation's stamp in its metadata.
+    pub stamped: bool,
+}
+
+impl Spec {
+    /// The gRPC method, `tollgate.v1.Service/Rpc`.
+    #[must_use]
+    pub fn full_name(&self) -> String {
+        format!("tollgate.v1.{}/{}", self.service, self.rpc)
+    }
+
+    /// Whether it changes something.
+    #[must_use]
+    pub fn mutates(&self) -> bool {
+        self.effect != Effect::Read
+    }
+}
+
+/// HTTP methods that Stripe's API uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verb {
+    /// GET.
+    Get,
+    /// POST.
+    Post,
+    /// DELETE.
+    Delete,
+}
+
+impl Verb {
+    /// The method as HTTP writes it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Post => "POST",
+            Self::Delete => "DELETE",
+        }
+    }
+}
+
+/// Stripe's hosts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Host {
+    /// The API.
+    Api,
+    /// File uploads.
+    Files,
+}
+
+/// What a call does in the world.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Nothing.
+    Read,
+    /// A change without money.
+    Write,
+    /// Moves or commits money.
+    Money,
+    /// May safely exist twice.
+    Repeatable,
+}
+
+/// How to learn by reading whether an operation took effect.
+#[derive(Clone, Copy, Debug)]
+pub struct Lookup {
+    /// What is read.
+    pub by: LookupBy,
+    /// Request fields that narrow a list.
+    pub filters: &'static [&'static str],
+    /// Fields that must be equal for a match.
+    pub compare: &'static [&'static str],
+    /// `field=value` that proves the target state; empty where there is none.
+    pub reached: &'static str,
+}
+
+/// What a look-up reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LookupBy {
+    /// A list at this path.
+    List(&'static str),
+    /// The object at this path.
+    Retrieve(&'static str),
+}
+
+/// How an RPC pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Paging {
+    /// It does not.
+    None,
+    /// By object id (`starting_after`).
+    List,
+    /// By Stripe's page token (`page`).
+    Search,
+}
+
+/// Fills a path template; values are percent-encoded as one path segment.
+pub(super) fn fill(template: &str, values: &[(&str, &str)]) -> String {
+    let mut path = template.to_owned();
+    for (name, value) in values {
+        path = path.replace(&format!("{{{name}}}"), &super::form::percent_encode(value));
+    }
+    path
+}
