@@ -1,2 +1,202 @@
 //! A stateful Stripe for development and tests. It must share nothing with the gateway but `domain`, so that a shared
 //! mistake shows.
+
+mod account;
+mod book;
+mod control;
+mod customers;
+mod disk;
+mod error;
+mod events;
+mod expand;
+mod fault;
+mod form;
+mod idempotency;
+mod ids;
+mod money;
+mod object;
+mod page;
+mod pipeline;
+mod rate;
+mod routes;
+mod schedule;
+mod server;
+mod shape;
+mod state;
+#[cfg(test)]
+mod tests;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde::{Deserialize, Serialize};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+pub use self::control::Control;
+pub use self::fault::{Error as FaultError, Fault, Kind as FaultKind};
+use self::state::State;
+use crate::domain::clock::Clock;
+
+/// Where events go.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WebhookTarget {
+    /// Address that takes the POST.
+    pub url: String,
+    /// Signing secrets; each signs every delivery, as while a secret is rolled.
+    pub secrets: Vec<String>,
+}
+
+impl std::fmt::Debug for WebhookTarget {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WebhookTarget").field("url", &self.url).finish_non_exhaustive()
+    }
+}
+
+/// What a sandbox is started with.
+#[derive(Clone)]
+pub struct Options {
+    /// The only key that is let in.
+    pub secret_key: String,
+    /// `acct_...` of the account the key belongs to.
+    pub account_id: String,
+    /// Version that events are rendered in and that answers name when the request names none.
+    pub api_version: String,
+    /// Where events go from the start.
+    pub webhooks: Vec<WebhookTarget>,
+    /// Faults from the start.
+    pub faults: Vec<Fault>,
+    /// Source of time; the sandbox's test clock runs ahead of it.
+    pub clock: Arc<dyn Clock>,
+    /// File that keeps the state over restarts.
+    pub state_file: Option<PathBuf>,
+    /// Seed of ids and of faults by chance.
+    pub seed: u64,
+    /// Requests let in each second; unlimited when absent.
+    pub rate_limit_per_second: Option<u32>,
+}
+
+impl Options {
+    /// A sandbox for the given key with everything else at its usual value: nothing kept, no webhooks, no faults.
+    #[must_use]
+    pub fn new(secret_key: impl Into<String>, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            secret_key: secret_key.into(),
+            account_id: "acct_1SandboxTollgate".to_owned(),
+            api_version: "2026-10-28.endive".to_owned(),
+            webhooks: Vec::new(),
+            faults: Vec::new(),
+            clock,
+            state_file: None,
+            seed: 1,
+            rate_limit_per_second: None,
+        }
+    }
+}
+
+impl std::fmt::Debug for Options {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Options").field("account_id", &self.account_id).finish_non_exhaustive()
+    }
+}
+
+/// Why a sandbox does not start or does not keep its state.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The listener's address cannot be read.
+    #[error("sandbox address cannot be read")]
+    Address(#[source] std::io::Error),
+    /// The state file cannot be read or written.
+    #[error("sandbox state file `{path}` cannot be used")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The state file holds something else.
+    #[error("sandbox state file `{path}` is not understood")]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// Where reading stopped.
+        source: serde_json::Error,
+    },
+}
+
+/// What the sandbox's tasks share.
+#[derive(Debug)]
+struct Shared {
+    options: Options,
+    state: Mutex<State>,
+    rate: Mutex<rate::Bucket>,
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The simulated Stripe.
+#[derive(Debug)]
+pub struct Sandbox;
+
+impl Sandbox {
+    /// Loads the kept state, if any, and serves on the listener until the handle is stopped or dropped.
+    ///
+    /// # Errors
+    /// When the listener has no address, or the state file exists but cannot be read.
+    pub async fn start(listener: TcpListener, options: Options) -> Result<Handle, Error> {
+        let address = listener.local_addr().map_err(Error::Address)?;
+        let mut state = State::new(&options);
+        if let Some(kept) = disk::load(options.state_file.as_deref()).await? {
+            state.kept = kept;
+            state.kept.keys.forget_in_flight();
+        }
+        let rate = Mutex::new(rate::Bucket::new(options.rate_limit_per_second, options.clock.monotonic()));
+        let shared = Arc::new(Shared { options, state: Mutex::new(state), rate });
+        let (stop, stopped) = watch::channel(false);
+        let tasks = vec![
+            tokio::spawn(server::serve(listener, Arc::clone(&shared), stopped.clone())),
+            tokio::spawn(server::settle(Arc::clone(&shared), stopped.clone())),
+            tokio::spawn(disk::keep(Arc::clone(&shared), stopped)),
+        ];
+        Ok(Handle { address, shared, stop, tasks })
+    }
+}
+
+/// A running sandbox; dropping it stops it without waiting.
+#[derive(Debug)]
+pub struct Handle {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    stop: watch::Sender<bool>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Handle {
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Control in the same process; what `/_sandbox/` offers over HTTP.
+    #[must_use]
+    pub fn control(&self) -> Control {
+        Control::new(Arc::clone(&self.shared))
+    }
+
+    /// Closes all connections, writes the state file and returns when both are done.
+    pub async fn stop(self) {
+        self.stop.send_replace(true);
+        for task in self.tasks {
+            // A task that panicked has nothing left to wait for.
+            drop(task.await);
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! Control of a running sandbox, in process and under `/_sandbox/`: book, clock, faults, webhook targets. It must not be
+//! reachable from other machines without the key.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::fault::{self, Fault};
+use super::pipeline::{Asked, Reply};
+use super::{Shared, WebhookTarget};
+
+/// Where the control endpoints live.
+pub(super) const PREFIX: &str = "/_sandbox/";
+
+/// Control in the same process.
+#[derive(Debug, Clone)]
+pub struct Control {
+    shared: Arc<Shared>,
+}
+
+impl Control {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    /// Every executed change in order, and counters of requests received, replayed and refused.
+    #[must_use]
+    pub fn book(&self) -> Value {
+        json!(self.shared.state().kept.book)
+    }
+
+    /// Sandbox time in Unix milliseconds.
+    #[must_use]
+    pub fn now_ms(&self) -> i64 {
+        self.shared.state().now_ms()
+    }
+
+    /// Moves the test clock forward: due changes happen, old keys are forgotten.
+    pub fn advance(&self, by: Duration) {
+        self.shared.state().advance(by);
+    }
+
+    /// Adds a fault behind those already waiting.
+    pub fn add_fault(&self, fault: Fault) {
+        self.shared.state().faults.push(fault);
+    }
+
+    /// Removes all faults.
+    pub fn clear_faults(&self) {
+        self.shared.state().faults.clear();
+    }
+
+    /// Replaces the webhook targets.
+    pub fn set_webhooks(&self, targets: Vec<WebhookTarget>) {
+        self.shared.state().webhooks = targets;
+    }
+}
+
+/// Answers a control request.
+pub(super) fn answer(shared: &Arc<Shared>, asked: &Asked, peer: IpAddr) -> Reply {
+    let bearer = format!("Bearer {}", shared.options.secret_key);
+    if !peer.is_loopback() && asked.header("authorization") != Some(&bearer) {
+        return refused(403, "control is open to this machine, or with the secret key");
+    }
+    let control = Control::new(Arc::clone(shared));
+    let name = asked.path.strip_prefix(PREFIX).unwrap_or_default();
+    let done = match (asked.method.as_str(), name) {
+        ("GET", "book") => Ok(control.book()),
+        ("GET", "clock") => Ok(json!({"now_ms": control.now_ms()})),
+        ("POST", "clock/advance") => body(asked).and_then(|body| advance(&control, &body)),
+        ("GET", "faults") => Ok(json!(shared.state().faults)),
+        ("POST", "faults") => body(asked).and_then(|body| faults(&control, body)),
+        ("DELETE", "faults") => {
+            control.clear_faults();
+            Ok(json!([]))
+        }
+        ("POST", "webhooks") => body(asked).and_then(|body| webhooks(&control, body)),
+        _ => return refused(404, "no such control endpoint"),
+    };
+    match done {
+        Ok(value) => Reply::json(200, &value),
+        Err(message) => refused(400, &message),
+    }
+}
+
+fn refused(status: u16, message: &str) -> Reply {
+    Reply::json(status, &json!({"error": {"message": message}}))
+}
+
+fn body(asked: &Asked) -> Result<Value, String> {
+    serde_json::from_slice(&asked.body).map_err(|error| format!("body is not JSON: {error}"))
+}
+
+fn advance(control: &Control, body: &Value) -> Result<Value, String> {
+    let seconds = body.get("seconds").and_then(Value::as_u64).ok_or("`seconds` must be a whole number")?;
+    control.advance(Duration::from_secs(seconds));
+    Ok(json!({"now_ms": control.now_ms()}))
+}
+
+fn faults(control: &Control, body: Value) -> Result<Value, String> {
+    let faults = match body {
+        Value::Array(faults) => faults,
+        one => vec![one],
+    };
+    let faults: Result<Vec<_>, fault::Error> = faults.into_iter().map(Fault::from_json).collect();
+    for fault in faults.map_err(|error| error.to_string())? {
+        control.add_fault(fault);
+    }
+    Ok(json!(control.shared.state().faults))
+}
+
+fn webhooks(control: &Control, body: Value) -> Result<Value, String> {
+    let targets = match body {
+        Value::Array(_) => body,
+        one => Value::Array(vec![one]),
+    };
+    let targets: Vec<WebhookTarget> = serde_json::from_value(targets).map_err(|error| error.to_string())?;
+    let urls: Vec<_> = targets.iter().map(|target| target.url.clone()).collect();
+    control.set_webhooks(targets);
+    Ok(json!(urls))
+}

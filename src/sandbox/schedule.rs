@@ -1,0 +1,73 @@
+//! Changes that happen later by themselves: money becoming available, refunds and disputes settling. It must not read
+//! the clock; the caller says what time it is.
+
+use std::collections::VecDeque;
+
+use serde::{Deserialize, Serialize};
+
+use super::state::State;
+
+/// What will happen. Each variant names the object it happens to.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Change {
+    /// A pending balance transaction moves to the available balance.
+    FundsAvailable { balance_transaction: String },
+}
+
+impl Change {
+    pub(super) fn apply(self, state: &mut State) {
+        match self {
+            Self::FundsAvailable { balance_transaction } => {
+                super::money::release(state, &balance_transaction);
+            }
+        }
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Due {
+    at_ms: i64,
+    change: Change,
+}
+
+/// The changes to come, ordered by time and then by when they were planned.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct Schedule {
+    due: VecDeque<Due>,
+}
+
+impl Schedule {
+    pub(super) fn add(&mut self, at_ms: i64, change: Change) {
+        let place = self.due.partition_point(|due| due.at_ms <= at_ms);
+        self.due.insert(place, Due { at_ms, change });
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.due.len()
+    }
+
+    /// Takes the earliest change if its time has come.
+    pub(super) fn take_due(&mut self, now_ms: i64) -> Option<Change> {
+        if self.due.front()?.at_ms > now_ms {
+            return None;
+        }
+        self.due.pop_front().map(|due| due.change)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Change, Schedule};
+
+    #[test]
+    fn changes_come_in_order_of_time_and_never_early() {
+        let change = |name: &str| Change::FundsAvailable { balance_transaction: name.to_owned() };
+        let mut schedule = Schedule::default();
+        for (at, name) in [(20, "b"), (10, "a"), (20, "c"), (30, "d")] {
+            schedule.add(at, change(name));
+        }
+        let taken: Vec<_> = std::iter::from_fn(|| schedule.take_due(20)).collect();
+        assert_eq!(taken, [change("a"), change("b"), change("c")]);
+    }
+}
