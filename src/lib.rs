@@ -4,3 +4,4 @@ pub mod contract;
 pub mod domain;
 pub mod proto;
 pub mod sandbox;
+pub mod stripe;

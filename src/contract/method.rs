@@ -90,7 +90,8 @@ impl Spec {
 }
 
 /// HTTP methods that Stripe's API uses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Verb {
     /// GET.
     Get,
@@ -113,7 +114,8 @@ impl Verb {
 }
 
 /// Stripe's hosts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Host {
     /// The API.
     Api,

@@ -20,3 +20,31 @@ pub const VIOLATIONS_MAX: usize = 50;
 pub const PAGE_ITEMS_DEFAULT: i32 = 10;
 /// Most items on a page (docs.stripe.com/api/pagination).
 pub const PAGE_ITEMS_MAX: i32 = 100;
+/// Largest answer of Stripe that is read, in bytes; a page of 100 fully expanded objects stays well below it.
+pub const STRIPE_ANSWER_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Longest message of a Stripe error that is passed on, in characters: it travels in a gRPC trailer.
+pub const STRIPE_MESSAGE_CHARS_MAX: usize = 1000;
+/// Most attempts of one call, the first included (gRFC A6 caps gRPC's own retries at the same number).
+pub const STRIPE_ATTEMPTS_MAX: u32 = 5;
+/// Shortest pause between two attempts, in milliseconds, as in Stripe's own libraries.
+pub const STRIPE_RETRY_MS_MIN: u64 = 500;
+/// Longest pause that the gateway chooses by itself, in milliseconds, as in Stripe's own libraries.
+pub const STRIPE_RETRY_MS_MAX: u64 = 5_000;
+/// Longest `Retry-After` that is waited for, in seconds; a longer one goes to the caller instead.
+pub const STRIPE_RETRY_AFTER_S_MAX: u64 = 60;
+/// How long one attempt may take, in milliseconds, as in Stripe's own libraries.
+pub const STRIPE_ATTEMPT_MS_MAX: u64 = 80_000;
+/// How long a connection to Stripe may take to stand, TLS included, in milliseconds.
+pub const STRIPE_CONNECT_MS_MAX: u64 = 10_000;
+/// How long an unused connection to Stripe is kept, in milliseconds.
+pub const STRIPE_IDLE_MS_MAX: u64 = 50_000;
+/// Most unused connections kept for each of Stripe's hosts.
+pub const STRIPE_IDLE_CONNECTIONS_MAX: usize = 64;
+/// Longest API key, in characters.
+pub const STRIPE_KEY_CHARS_MAX: usize = 255;
+/// Longest `Stripe-Signature` header, in bytes.
+pub const SIGNATURE_HEADER_BYTES_MAX: usize = 4096;
+/// Most `v1` signatures in one header; Stripe sends one for each active secret of the endpoint.
+pub const SIGNATURES_MAX: usize = 16;
+/// How far a webhook's signing time may lie from now, on either side, in seconds (docs.stripe.com/webhooks).
+pub const SIGNATURE_AGE_S_MAX: i64 = 300;

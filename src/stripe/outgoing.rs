@@ -1,0 +1,109 @@
+//! Exactly what goes out, in a form that can be stored and sent again byte for byte. It adds no secret.
+
+use std::fmt;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::contract::{Host, Verb};
+
+/// The release of Stripe's API that the contract was written for; sent with every request.
+pub const STRIPE_VERSION: &str = "2026-10-28.endive";
+
+/// One request, complete but for the key that authorises it.
+///
+/// Stripe compares the parameters of a repeated idempotency key, so a resend must use the stored value as it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outgoing {
+    /// HTTP method.
+    pub verb: Verb,
+    /// Which of Stripe's hosts.
+    pub host: Host,
+    /// The path's template, such as `/v1/refunds/{refund}`: what traces and metrics name instead of the path.
+    pub template: String,
+    /// Path with its values filled in and percent-encoded; starts with `/`.
+    pub path: String,
+    /// Encoded query without the `?`; empty for none.
+    pub query: String,
+    /// What follows the headers.
+    pub body: Body,
+    /// The idempotency key; sent with POST only, since Stripe takes none elsewhere.
+    pub idempotency_key: Option<String>,
+    /// Value of `Stripe-Version`.
+    pub version: String,
+    /// On whose behalf.
+    pub account: AccountHeader,
+}
+
+/// A request's body. Its `Debug` shows the size alone, since bodies hold personal data.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Body {
+    /// None, as for GET and DELETE.
+    #[default]
+    Empty,
+    /// `application/x-www-form-urlencoded`.
+    Form(String),
+    /// `multipart/form-data`, for uploads.
+    Multipart {
+        /// What separates the parts.
+        boundary: String,
+        /// The whole body. Never stored: a body that was read back is empty and is refused before it is sent.
+        #[serde(skip)]
+        bytes: Bytes,
+    },
+}
+
+impl fmt::Debug for Body {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty => out.write_str("Empty"),
+            Self::Form(text) => write!(out, "Form({} bytes)", text.len()),
+            Self::Multipart { bytes, .. } => write!(out, "Multipart({} bytes)", bytes.len()),
+        }
+    }
+}
+
+/// The header that names the account to act on (docs.stripe.com/connect/authentication). Stripe may refuse both at
+/// once, so there is room for one.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AccountHeader {
+    /// The key's own account.
+    #[default]
+    None,
+    /// `Stripe-Account: acct_...`.
+    StripeAccount(String),
+    /// `Stripe-Context`: account ids separated by slashes.
+    StripeContext(String),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_stored_comes_back_the_same_but_for_the_bytes_of_an_upload() {
+        let refund = Outgoing {
+            verb: Verb::Post,
+            host: Host::Api,
+            template: "/v1/refunds".to_owned(),
+            path: "/v1/refunds".to_owned(),
+            query: String::new(),
+            body: Body::Form("charge=ch_1&amount=5".to_owned()),
+            idempotency_key: Some("tg1-00".to_owned()),
+            version: STRIPE_VERSION.to_owned(),
+            account: AccountHeader::StripeAccount("acct_1".to_owned()),
+        };
+        let stored = serde_json::to_string(&refund).unwrap();
+        assert!(stored.contains(r#""verb":"post","host":"api""#), "{stored}");
+        assert_eq!(serde_json::from_str::<Outgoing>(&stored).unwrap(), refund);
+
+        let bytes = Bytes::from_static(b"--x\r\nsecret evidence");
+        let upload = Outgoing { body: Body::Multipart { boundary: "x".to_owned(), bytes }, ..refund };
+        let stored = serde_json::to_string(&upload).unwrap();
+        assert!(!stored.contains("evidence"), "{stored}");
+        let body = serde_json::from_str::<Outgoing>(&stored).unwrap().body;
+        assert_eq!(body, Body::Multipart { boundary: "x".to_owned(), bytes: Bytes::new() });
+    }
+}
