@@ -5,3 +5,4 @@ pub mod domain;
 pub mod proto;
 pub mod sandbox;
 pub mod stripe;
+pub mod telemetry;

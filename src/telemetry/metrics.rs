@@ -1,0 +1,286 @@
+//! The instruments, as one handle that every room can count with; names and label values stand in [`super::names`].
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use opentelemetry::KeyValue;
+use opentelemetry::metrics::{Counter, Histogram, Meter, MeterProvider as _, UpDownCounter};
+use opentelemetry_sdk::metrics::SdkMeterProvider;
+use prometheus::{Encoder as _, TextEncoder};
+use prost::Message as _;
+
+use super::names::{self, OTHER, Replay, StoreFailure, Webhook};
+use crate::proto::DESCRIPTORS;
+
+/// Upper bounds of the duration buckets, seconds, as the semantic conventions advise, and up to Stripe's 80 s.
+const DURATION_BUCKETS_S: [f64; 17] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 10.0, 30.0, 80.0];
+/// Methods that the server has and the contract does not.
+const STANDARD_METHODS: [&str; 4] = [
+    "grpc.health.v1.Health/Check",
+    "grpc.health.v1.Health/Watch",
+    "grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+    "grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+];
+
+/// Counts; cheap to clone, all clones count together.
+#[derive(Clone, Debug)]
+pub struct Metrics(Arc<Instruments>);
+
+#[derive(Debug)]
+struct Instruments {
+    registry: prometheus::Registry,
+    // The instruments stop counting when their provider goes away.
+    _provider: SdkMeterProvider,
+    rpc_methods: HashSet<String>,
+    rpc_duration: Histogram<f64>,
+    stripe_duration: Histogram<f64>,
+    stripe_resends: Counter<u64>,
+    replays: Counter<u64>,
+    unknown_outcomes: Counter<u64>,
+    webhooks: Counter<u64>,
+    events_appended: Counter<u64>,
+    subscribers: UpDownCounter<i64>,
+    audit_dropped: Counter<u64>,
+    store_errors: Counter<u64>,
+}
+
+/// How one HTTP attempt at Stripe ended.
+#[derive(Clone, Copy, Debug)]
+pub struct StripeAttempt {
+    /// HTTP method.
+    pub verb: &'static str,
+    /// Path template, such as `/v1/refunds/{id}`.
+    pub template: &'static str,
+    /// HTTP status, or the name of what went wrong instead.
+    pub end: Result<u16, &'static str>,
+    /// It repeats an earlier attempt.
+    pub resend: bool,
+    /// How long it took.
+    pub elapsed: Duration,
+}
+
+/// The metrics cannot be set up or read.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The instruments cannot be registered.
+    #[error("metrics cannot be set up")]
+    Setup(#[from] opentelemetry_sdk::error::OTelSdkError),
+    /// The text form cannot be written.
+    #[error("metrics cannot be written as text")]
+    Text(#[from] prometheus::Error),
+}
+
+impl Metrics {
+    /// Instruments that count from nought into a registry of their own.
+    ///
+    /// # Errors
+    /// When the registry refuses the exporter.
+    pub fn new() -> Result<Self, Error> {
+        let registry = prometheus::Registry::new();
+        let reader = opentelemetry_prometheus::exporter().with_registry(registry.clone()).build()?;
+        let provider =
+            SdkMeterProvider::builder().with_resource(super::export::resource()).with_reader(reader).build();
+        let meter = provider.meter("tollgate");
+        Ok(Self(Arc::new(Instruments {
+            registry,
+            _provider: provider,
+            rpc_methods: rpc_methods(),
+            rpc_duration: duration(&meter, names::RPC_DURATION, "Duration of gRPC calls"),
+            stripe_duration: duration(&meter, names::STRIPE_DURATION, "Duration of HTTP attempts at Stripe"),
+            stripe_resends: counter(
+                &meter,
+                names::STRIPE_RESENDS,
+                "Attempts at Stripe that repeat an earlier one",
+            ),
+            replays: counter(&meter, names::REPLAYS, "Changes answered from the ledger"),
+            unknown_outcomes: counter(
+                &meter,
+                names::UNKNOWN_OUTCOMES,
+                "Changes whose outcome could not be told",
+            ),
+            webhooks: counter(&meter, names::WEBHOOKS, "Webhook deliveries by result"),
+            events_appended: counter(&meter, names::EVENTS_APPENDED, "Events appended to the feed"),
+            subscribers: meter
+                .i64_up_down_counter(names::SUBSCRIBERS)
+                .with_description("Open event streams")
+                .build(),
+            audit_dropped: counter(&meter, names::AUDIT_DROPPED, "Audit records of reads that were given up"),
+            store_errors: counter(&meter, names::STORE_ERRORS, "Failed operations of the store"),
+        })))
+    }
+
+    /// One finished gRPC call. `path` is that of the HTTP/2 request, with or without its leading slash; a method that
+    /// the server does not have counts as [`OTHER`]. `code` is the number of the gRPC status.
+    pub fn rpc(&self, path: &str, code: i32, elapsed: Duration) {
+        let path = path.strip_prefix('/').unwrap_or(path);
+        let method = if self.0.rpc_methods.contains(path) { path } else { OTHER };
+        let status =
+            usize::try_from(code).ok().and_then(|code| names::RPC_STATUS.get(code)).unwrap_or(&OTHER);
+        self.0.rpc_duration.record(
+            elapsed.as_secs_f64(),
+            &[
+                KeyValue::new(names::LABEL_RPC_SYSTEM, "grpc"),
+                KeyValue::new(names::LABEL_RPC_METHOD, method.to_owned()),
+                KeyValue::new(names::LABEL_RPC_STATUS, *status),
+            ],
+        );
+    }
+
+    /// One HTTP attempt at Stripe.
+    pub fn stripe_attempt(&self, attempt: StripeAttempt) {
+        let end = match attempt.end {
+            Ok(status) => KeyValue::new(names::LABEL_HTTP_STATUS, i64::from(status)),
+            Err(name) => KeyValue::new(names::LABEL_ERROR_TYPE, name),
+        };
+        let labels = [
+            KeyValue::new(names::LABEL_HTTP_METHOD, attempt.verb),
+            KeyValue::new(names::LABEL_URL_TEMPLATE, attempt.template),
+            end,
+        ];
+        self.0.stripe_duration.record(attempt.elapsed.as_secs_f64(), &labels);
+        if attempt.resend {
+            self.0.stripe_resends.add(1, &[]);
+        }
+    }
+
+    /// A change was answered from the ledger.
+    pub fn replay(&self, of: Replay) {
+        self.0.replays.add(1, &[KeyValue::new(names::LABEL_RESULT, of.as_str())]);
+    }
+
+    /// A change ended without anybody knowing whether it happened.
+    pub fn unknown_outcome(&self) {
+        self.0.unknown_outcomes.add(1, &[]);
+    }
+
+    /// A webhook delivery came to its end.
+    pub fn webhook(&self, result: Webhook) {
+        self.0.webhooks.add(1, &[KeyValue::new(names::LABEL_RESULT, result.as_str())]);
+    }
+
+    /// Events were appended to the feed.
+    pub fn events_appended(&self, count: u64) {
+        self.0.events_appended.add(count, &[]);
+    }
+
+    /// Counts an event stream as open for as long as the guard lives.
+    pub fn subscriber(&self) -> Subscriber {
+        self.0.subscribers.add(1, &[]);
+        Subscriber(self.clone())
+    }
+
+    /// Audit records of reads were given up.
+    pub fn audit_dropped(&self, count: u64) {
+        self.0.audit_dropped.add(count, &[]);
+    }
+
+    /// The store failed.
+    pub fn store_error(&self, kind: StoreFailure) {
+        self.0.store_errors.add(1, &[KeyValue::new(names::LABEL_KIND, kind.as_str())]);
+    }
+
+    /// All metrics in Prometheus' text format.
+    ///
+    /// # Errors
+    /// When the registry holds what the format cannot express.
+    pub fn text(&self) -> Result<String, Error> {
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&self.0.registry.gather(), &mut text)?;
+        Ok(String::from_utf8_lossy(&text).into_owned())
+    }
+}
+
+/// An open event stream.
+#[derive(Debug)]
+#[must_use = "the stream counts as closed as soon as this is dropped"]
+pub struct Subscriber(Metrics);
+
+impl Drop for Subscriber {
+    fn drop(&mut self) {
+        self.0.0.subscribers.add(-1, &[]);
+    }
+}
+
+fn counter(meter: &Meter, name: &'static str, about: &'static str) -> Counter<u64> {
+    meter.u64_counter(name).with_description(about).build()
+}
+
+fn duration(meter: &Meter, name: &'static str, about: &'static str) -> Histogram<f64> {
+    let bounds = DURATION_BUCKETS_S.to_vec();
+    meter.f64_histogram(name).with_unit("s").with_description(about).with_boundaries(bounds).build()
+}
+
+/// Every method that a caller can reach; anything else in a path is the caller's invention.
+fn rpc_methods() -> HashSet<String> {
+    let files = prost_types::FileDescriptorSet::decode(DESCRIPTORS).unwrap_or_default().file;
+    let contract = files.iter().flat_map(|file| {
+        file.service.iter().flat_map(move |service| {
+            service
+                .method
+                .iter()
+                .map(move |method| format!("{}.{}/{}", file.package(), service.name(), method.name()))
+        })
+    });
+    contract.chain(STANDARD_METHODS.map(str::to_owned)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOLDEN: &str = "tests/golden/metrics.txt";
+
+    fn everything_once() -> Metrics {
+        let metrics = Metrics::new().unwrap();
+        let elapsed = Duration::from_millis(20);
+        metrics.rpc("/tollgate.v1.RefundService/CreateRefund", 0, elapsed);
+        metrics.rpc("/tollgate.v1.RefundService/Invented", 99, elapsed);
+        let attempt =
+            StripeAttempt { verb: "POST", template: "/v1/refunds", end: Ok(200), resend: false, elapsed };
+        metrics.stripe_attempt(attempt);
+        metrics.stripe_attempt(StripeAttempt { end: Err("timeout"), resend: true, ..attempt });
+        Replay::ALL.into_iter().for_each(|of| metrics.replay(of));
+        Webhook::ALL.into_iter().for_each(|result| metrics.webhook(result));
+        StoreFailure::ALL.into_iter().for_each(|kind| metrics.store_error(kind));
+        metrics.unknown_outcome();
+        metrics.events_appended(3);
+        metrics.audit_dropped(2);
+        metrics
+    }
+
+    /// Refreshed with `UPDATE_GOLDEN=1 cargo test metrics`.
+    #[test]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the flag that refreshes golden files comes from the environment"
+    )]
+    fn names_and_labels_are_those_that_dashboards_know() {
+        let metrics = everything_once();
+        let _stream = metrics.subscriber();
+        let text = metrics.text().unwrap();
+        // What the exporter says of itself changes with every version.
+        let text: String = text.split_inclusive('\n').filter(|line| !line.contains("target_info")).collect();
+        if std::env::var("UPDATE_GOLDEN").is_ok() {
+            std::fs::write(GOLDEN, &text).unwrap();
+        }
+        assert_eq!(text, std::fs::read_to_string(GOLDEN).unwrap());
+    }
+
+    #[test]
+    fn a_stream_counts_until_it_is_dropped() {
+        let metrics = Metrics::new().unwrap();
+        let shown = || {
+            metrics
+                .text()
+                .unwrap()
+                .lines()
+                .any(|line| line.starts_with("tollgate_events_subscribers{") && line.ends_with(" 1"))
+        };
+        let stream = metrics.subscriber();
+        assert!(shown());
+        drop(stream);
+        assert!(!shown());
+    }
+}

@@ -1,0 +1,182 @@
+//! Every name that a dashboard or an alert may hold on to: metrics, their labels and label values. A golden test keeps
+//! them as they are.
+
+/// Duration of one gRPC call, seconds (opentelemetry.io/docs/specs/semconv/rpc).
+pub const RPC_DURATION: &str = "rpc.server.call.duration";
+/// Duration of one HTTP attempt at Stripe, seconds (opentelemetry.io/docs/specs/semconv/http).
+pub const STRIPE_DURATION: &str = "http.client.request.duration";
+/// HTTP attempts at Stripe that repeat an earlier one.
+pub const STRIPE_RESENDS: &str = "tollgate.stripe.resends";
+/// Changes answered from the ledger.
+pub const REPLAYS: &str = "tollgate.ledger.replays";
+/// Changes whose outcome could not be told.
+pub const UNKNOWN_OUTCOMES: &str = "tollgate.ledger.unknown_outcomes";
+/// Webhook deliveries, by what became of them.
+pub const WEBHOOKS: &str = "tollgate.webhook.deliveries";
+/// Events appended to the feed.
+pub const EVENTS_APPENDED: &str = "tollgate.events.appended";
+/// Open event streams.
+pub const SUBSCRIBERS: &str = "tollgate.events.subscribers";
+/// Audit records of reads that were given up because too many waited.
+pub const AUDIT_DROPPED: &str = "tollgate.audit.lazy_dropped";
+/// Failed operations of the store.
+pub const STORE_ERRORS: &str = "tollgate.store.errors";
+
+/// gRPC method, `package.Service/Method`.
+pub const LABEL_RPC_METHOD: &str = "rpc.method";
+/// Which RPC system.
+pub const LABEL_RPC_SYSTEM: &str = "rpc.system.name";
+/// gRPC status, such as `OK`.
+pub const LABEL_RPC_STATUS: &str = "rpc.response.status_code";
+/// HTTP method.
+pub const LABEL_HTTP_METHOD: &str = "http.request.method";
+/// Path template at Stripe.
+pub const LABEL_URL_TEMPLATE: &str = "url.template";
+/// HTTP status.
+pub const LABEL_HTTP_STATUS: &str = "http.response.status_code";
+/// Why there is no HTTP status.
+pub const LABEL_ERROR_TYPE: &str = "error.type";
+/// What became of something.
+pub const LABEL_RESULT: &str = "tollgate.result";
+/// Which kind of failure.
+pub const LABEL_KIND: &str = "tollgate.kind";
+
+/// What stands for a value outside the known ones, so that nobody can make up time series.
+pub const OTHER: &str = "_OTHER";
+
+/// gRPC status names by number (grpc.io/docs/guides/status-codes).
+pub const RPC_STATUS: [&str; 17] = [
+    "OK",
+    "CANCELLED",
+    "UNKNOWN",
+    "INVALID_ARGUMENT",
+    "DEADLINE_EXCEEDED",
+    "NOT_FOUND",
+    "ALREADY_EXISTS",
+    "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED",
+    "FAILED_PRECONDITION",
+    "ABORTED",
+    "OUT_OF_RANGE",
+    "UNIMPLEMENTED",
+    "INTERNAL",
+    "UNAVAILABLE",
+    "DATA_LOSS",
+    "UNAUTHENTICATED",
+];
+
+/// What the ledger answered from memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Replay {
+    /// The first answer was a success.
+    Success,
+    /// The first answer was a refusal of Stripe's.
+    Refusal,
+}
+
+impl Replay {
+    /// All values.
+    pub const ALL: [Self; 2] = [Self::Success, Self::Refusal];
+
+    /// The label value.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Refusal => "refusal",
+        }
+    }
+}
+
+/// What became of a webhook delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Webhook {
+    /// Stored as a new event.
+    Accepted,
+    /// Known already.
+    Duplicate,
+    /// The signature is missing or wrong.
+    BadSignature,
+    /// Signed too long ago.
+    Stale,
+    /// Signed in the future.
+    Future,
+    /// The body is over the limit.
+    TooLarge,
+    /// Signed, but not an event in JSON.
+    NotJson,
+    /// Signed, but of the other mode.
+    WrongMode,
+    /// Valid, but it could not be stored.
+    StoreError,
+}
+
+impl Webhook {
+    /// All values.
+    pub const ALL: [Self; 9] = [
+        Self::Accepted,
+        Self::Duplicate,
+        Self::BadSignature,
+        Self::Stale,
+        Self::Future,
+        Self::TooLarge,
+        Self::NotJson,
+        Self::WrongMode,
+        Self::StoreError,
+    ];
+
+    /// The label value.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Duplicate => "duplicate",
+            Self::BadSignature => "bad_signature",
+            Self::Stale => "stale",
+            Self::Future => "future",
+            Self::TooLarge => "too_large",
+            Self::NotJson => "not_json",
+            Self::WrongMode => "wrong_mode",
+            Self::StoreError => "store_error",
+        }
+    }
+}
+
+/// How the store failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoreFailure {
+    /// Too much is waiting.
+    Busy,
+    /// No space is left.
+    Full,
+    /// The database cannot be written.
+    ReadOnly,
+    /// The disk failed.
+    Io,
+    /// What was read makes no sense.
+    Corrupt,
+    /// A commit whose result is unknown.
+    Uncertain,
+    /// Anything else.
+    Other,
+}
+
+impl StoreFailure {
+    /// All values.
+    pub const ALL: [Self; 7] =
+        [Self::Busy, Self::Full, Self::ReadOnly, Self::Io, Self::Corrupt, Self::Uncertain, Self::Other];
+
+    /// The label value.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Busy => "busy",
+            Self::Full => "full",
+            Self::ReadOnly => "read_only",
+            Self::Io => "io",
+            Self::Corrupt => "corrupt",
+            Self::Uncertain => "uncertain",
+            Self::Other => "other",
+        }
+    }
+}
