@@ -2,6 +2,7 @@
 
 pub mod contract;
 pub mod domain;
+pub mod events;
 pub mod proto;
 pub mod sandbox;
 pub mod stripe;

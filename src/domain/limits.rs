@@ -48,3 +48,7 @@ pub const SIGNATURE_HEADER_BYTES_MAX: usize = 4096;
 pub const SIGNATURES_MAX: usize = 16;
 /// How far a webhook's signing time may lie from now, on either side, in seconds (docs.stripe.com/webhooks).
 pub const SIGNATURE_AGE_S_MAX: i64 = 300;
+/// Longest event type, in characters; Stripe's longest of today has 71.
+pub const EVENT_TYPE_CHARS_MAX: usize = 100;
+/// Most type patterns in one filter.
+pub const EVENT_PATTERNS_MAX: usize = 100;
