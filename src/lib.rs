@@ -1,8 +1,10 @@
 //! Tollgate: a gRPC gateway in front of Stripe. `ARCHITECTURE.md` has the map of the rooms and which may import which.
 
+pub mod config;
 pub mod contract;
 pub mod domain;
 pub mod events;
+pub mod ops;
 pub mod proto;
 pub mod sandbox;
 pub mod stripe;

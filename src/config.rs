@@ -1,0 +1,133 @@
+//! The gateway's settings: read from a TOML file, the environment and flags, checked as a whole and typed. It is the only
+//! place that reads the environment, and it starts nothing.
+
+mod check;
+mod docs;
+mod environment;
+mod fault;
+mod keys;
+mod layers;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use docs::markdown;
+pub use environment::{ADDRESS_VARIABLE, CONFIG_VARIABLE, Environment, TOKEN_VARIABLE};
+pub use fault::{Fault, Faults};
+pub use keys::{KEYS, Key, Shape};
+use secrecy::SecretString;
+
+use crate::domain::operation::Mode;
+
+/// Everything that can be set; secrets do not show in its `Debug` form.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Test or live; whatever belongs to the other is refused.
+    pub mode: Mode,
+    /// How Stripe is reached.
+    pub stripe: Stripe,
+    /// How webhooks are trusted.
+    pub webhook: Webhook,
+    /// Where the gateway listens.
+    pub listen: Listen,
+    /// Folder of the database.
+    pub data: PathBuf,
+    /// Who may call; empty means everybody who reaches the loopback address.
+    pub callers: Vec<CallerConfig>,
+    /// The event feed.
+    pub feed: Feed,
+    /// Logs and traces.
+    pub telemetry: Telemetry,
+}
+
+/// How Stripe is reached.
+#[derive(Clone, Debug)]
+pub struct Stripe {
+    /// Secret or restricted key.
+    pub key: SecretString,
+    /// Base URL of the API, without a slash at the end.
+    pub api_base: String,
+    /// Base URL of file uploads, without a slash at the end.
+    pub files_base: String,
+    /// Longest that one HTTP attempt may take.
+    pub attempt_timeout: Duration,
+    /// Longest that a connection may take to come up.
+    pub connect_timeout: Duration,
+}
+
+/// How webhooks are trusted.
+#[derive(Clone, Debug)]
+pub struct Webhook {
+    /// Signing secrets that are valid at the moment; never empty.
+    pub secrets: Vec<SecretString>,
+}
+
+/// Where the gateway listens; port 0 takes any free port.
+#[derive(Clone, Copy, Debug)]
+pub struct Listen {
+    /// gRPC.
+    pub grpc: SocketAddr,
+    /// Webhooks over HTTP.
+    pub webhook: SocketAddr,
+    /// Health and metrics over HTTP.
+    pub ops: SocketAddr,
+}
+
+/// One caller and how it proves who it is.
+#[derive(Clone, Debug)]
+pub struct CallerConfig {
+    /// Name for the audit log.
+    pub name: String,
+    /// Namespace of its order ids.
+    pub namespace: String,
+    /// The bearer token that it sends.
+    pub token: SecretString,
+}
+
+/// The event feed.
+#[derive(Clone, Copy, Debug)]
+pub struct Feed {
+    /// Longest that a quiet stream goes without a checkpoint.
+    pub checkpoint_interval: Duration,
+}
+
+/// Logs and traces.
+#[derive(Clone, Debug)]
+pub struct Telemetry {
+    /// OTLP receiver over gRPC, if traces are wanted.
+    pub otlp_endpoint: Option<String>,
+    /// Which log lines are written.
+    pub log: String,
+    /// How they look.
+    pub log_format: LogFormat,
+}
+
+/// The form of log lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Text on a terminal, JSON elsewhere.
+    Auto,
+    /// JSON.
+    Json,
+    /// Text.
+    Text,
+}
+
+/// Settings from the command line; they win over everything else.
+#[derive(Clone, Debug, Default)]
+pub struct Flags {
+    /// The file to read instead of `tollgate.toml`.
+    pub config: Option<PathBuf>,
+    /// Keys of [`KEYS`] with their values.
+    pub values: Vec<(&'static str, String)>,
+}
+
+/// Reads the settings: defaults, then the file, then the environment, then the flags; the later wins.
+///
+/// # Errors
+/// With every fault there is, not only the first.
+pub fn load(flags: &Flags, environment: &Environment) -> Result<Config, Faults> {
+    let (found, faults) = layers::gather(flags, environment);
+    check::config(&found, faults)
+}

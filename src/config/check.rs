@@ -1,0 +1,259 @@
+//! Turns gathered settings into typed ones and applies the rules between them; every fault is noted and none ends the
+//! search for more.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use secrecy::SecretString;
+
+use super::fault::Faults;
+use super::keys::{self, Shape};
+use super::layers::Values;
+use super::{CallerConfig, Config, Feed, Listen, LogFormat, Stripe, Telemetry, Webhook};
+use crate::domain::operation::Mode;
+
+/// Shortest bearer token, in characters.
+const TOKEN_CHARS_MIN: usize = 16;
+/// Longest caller name or namespace, in characters.
+const NAME_CHARS_MAX: usize = 100;
+
+/// The typed settings, or all faults: those that were found while gathering and those found here.
+pub(super) fn config(values: &Values, faults: Faults) -> Result<Config, Faults> {
+    let mut reader = Reader { values, faults };
+    let config = reader.config();
+    match config {
+        Some(config) if reader.faults.0.is_empty() => Ok(config),
+        _ => Err(reader.faults),
+    }
+}
+
+struct Reader<'a> {
+    values: &'a Values,
+    faults: Faults,
+}
+
+impl Reader<'_> {
+    /// Reads everything before it gives up on anything.
+    fn config(&mut self) -> Option<Config> {
+        let mode = self.required("mode", parse_mode);
+        let stripe = self.stripe();
+        let secrets = self.required("webhook.secret", parse_webhook_secrets);
+        let callers = self.callers();
+        let listen = self.listen(callers.is_empty());
+        let data = self.required("data", |text| non_empty(text).map(Into::into));
+        let checkpoint_interval = self.seconds("feed.checkpoint_interval_s");
+        let telemetry = self.telemetry();
+        Some(Config {
+            mode: mode?,
+            stripe: stripe?,
+            webhook: Webhook { secrets: secrets? },
+            listen: listen?,
+            data: data?,
+            callers,
+            feed: Feed { checkpoint_interval: checkpoint_interval? },
+            telemetry: telemetry?,
+        })
+    }
+
+    fn stripe(&mut self) -> Option<Stripe> {
+        let key = self.required("stripe.key", parse_stripe_key);
+        let api_base = self.required("stripe.api_base", parse_stripe_base);
+        let files_base = self.required("stripe.files_base", parse_stripe_base);
+        let attempt_timeout = self.seconds("stripe.attempt_timeout_s");
+        let connect_timeout = self.seconds("stripe.connect_timeout_s");
+        Some(Stripe {
+            key: key?,
+            api_base: api_base?,
+            files_base: files_base?,
+            attempt_timeout: attempt_timeout?,
+            connect_timeout: connect_timeout?,
+        })
+    }
+
+    fn listen(&mut self, without_callers: bool) -> Option<Listen> {
+        let grpc = self.required("listen.grpc", |text| {
+            let address = parse_address(text)?;
+            if without_callers && !address.ip().is_loopback() {
+                return Err(format!(
+                    "`{address}` is beyond the loopback address and no caller has a token; set \
+                     `TOLLGATE_CALLER_TOKEN` (or `callers.NAME.token`), or listen on 127.0.0.1"
+                ));
+            }
+            Ok(address)
+        });
+        let webhook = self.required("listen.webhook", parse_address);
+        let ops = self.required("listen.ops", parse_address);
+        Some(Listen { grpc: grpc?, webhook: webhook?, ops: ops? })
+    }
+
+    fn telemetry(&mut self) -> Option<Telemetry> {
+        let otlp_endpoint = self.optional("telemetry.otlp_endpoint", parse_otlp_endpoint);
+        let log = self.required("telemetry.log", non_empty);
+        let log_format = self.required("telemetry.log_format", parse_log_format);
+        Some(Telemetry { otlp_endpoint: otlp_endpoint?, log: log?, log_format: log_format? })
+    }
+
+    fn callers(&mut self) -> Vec<CallerConfig> {
+        let set = self.values.keys().filter_map(|path| path.strip_prefix("callers."));
+        let names: BTreeSet<&str> = set.filter_map(|rest| rest.split('.').next()).collect();
+        names.into_iter().filter_map(|name| self.caller(name)).collect()
+    }
+
+    fn caller(&mut self, name: &str) -> Option<CallerConfig> {
+        let path = format!("callers.{name}");
+        let named = parse_name(name).map_err(|what| self.faults.add(&path, what, "")).ok();
+        let token = self.required(&format!("{path}.token"), parse_token);
+        let namespace = self.optional(&format!("{path}.namespace"), parse_name);
+        let name = named?;
+        Some(CallerConfig { namespace: namespace?.unwrap_or_else(|| name.clone()), name, token: token? })
+    }
+
+    fn seconds(&mut self, path: &str) -> Option<Duration> {
+        let bounds = keys::find(path).map(|key| key.shape);
+        self.required(path, |text| {
+            let seconds = text.parse().map_err(|_| format!("`{text}` is not a whole number of seconds"))?;
+            match bounds {
+                Some(Shape::Seconds(low, high)) if !(low..=high).contains(&seconds) => {
+                    Err(format!("`{seconds}` is not between {low} and {high} seconds"))
+                }
+                _ => Ok(Duration::from_secs(seconds)),
+            }
+        })
+    }
+
+    fn required<T>(&mut self, path: &str, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
+        let given = self.optional(path, parse)?;
+        if given.is_none() {
+            let how = keys::find(path).map(|key| match key.variable {
+                "" => String::new(),
+                variable => format!("; set it in the file or as `{variable}`"),
+            });
+            self.faults.add(path, format!("is required{}", how.unwrap_or_default()), "");
+        }
+        given
+    }
+
+    /// `None` for a fault, `Some(None)` for a value that is not set.
+    fn optional<T>(&mut self, path: &str, parse: impl Fn(&str) -> Result<T, String>) -> Option<Option<T>> {
+        let Some(found) = self.values.get(path) else { return Some(None) };
+        parse(&found.text).map(Some).map_err(|what| self.faults.add(path, what, &found.origin)).ok()
+    }
+}
+
+fn non_empty(text: &str) -> Result<String, String> {
+    if text.is_empty() { Err("is empty".into()) } else { Ok(text.to_owned()) }
+}
+
+fn parse_mode(text: &str) -> Result<Mode, String> {
+    match text {
+        "test" => Ok(Mode::Test),
+        "live" => {
+            Err("live mode is refused until callers can be given rights of their own; use `test`".into())
+        }
+        _ => Err(format!("`{text}` is neither `test` nor `live`")),
+    }
+}
+
+/// Prefixes as in docs.stripe.com/keys.
+fn parse_stripe_key(text: &str) -> Result<SecretString, String> {
+    if ["sk_live_", "rk_live_"].iter().any(|prefix| text.starts_with(prefix)) {
+        return Err("is a live key, and every caller of this version may do everything; \
+                    live keys are refused until callers can be given rights of their own"
+            .into());
+    }
+    if text.starts_with("pk_") {
+        return Err(
+            "is a publishable key, which cannot do what the gateway does; use `sk_test_...` or `rk_test_...`"
+                .into(),
+        );
+    }
+    if !["sk_test_", "rk_test_"].iter().any(|prefix| text.len() > prefix.len() && text.starts_with(prefix)) {
+        return Err("is not a Stripe key; it begins with `sk_test_` or `rk_test_`".into());
+    }
+    header_safe(text)
+}
+
+fn parse_webhook_secrets(text: &str) -> Result<Vec<SecretString>, String> {
+    let secrets: Vec<&str> = text.split(',').map(str::trim).collect();
+    if secrets.iter().any(|secret| secret.is_empty()) {
+        return Err("holds an empty secret, with which anybody could sign events".into());
+    }
+    Ok(secrets.into_iter().map(SecretString::from).collect())
+}
+
+fn parse_token(text: &str) -> Result<SecretString, String> {
+    if text.chars().count() < TOKEN_CHARS_MIN {
+        return Err(format!("is shorter than {TOKEN_CHARS_MIN} characters"));
+    }
+    header_safe(text)
+}
+
+/// A secret that goes into an HTTP header as it is.
+fn header_safe(text: &str) -> Result<SecretString, String> {
+    if text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        Ok(text.into())
+    } else {
+        Err("holds a character other than printable ASCII".into())
+    }
+}
+
+fn parse_name(text: &str) -> Result<String, String> {
+    let fits = (1..=NAME_CHARS_MAX).contains(&text.len());
+    if fits && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte)) {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("`{text}` is not a name: 1 to {NAME_CHARS_MAX} letters, digits, `-` and `_`"))
+    }
+}
+
+fn parse_address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| format!("`{text}` is not an address like `127.0.0.1:7400`"))
+}
+
+fn parse_url(text: &str) -> Result<http::Uri, String> {
+    let url: http::Uri = text.parse().map_err(|_| format!("`{text}` is not a URL"))?;
+    // A path, a query or credentials would be lost or leak.
+    let bare = url.path_and_query().is_none_or(|rest| rest.as_str() == "/")
+        && url.authority().is_some_and(|authority| !authority.as_str().contains('@'));
+    match url.scheme_str() {
+        Some("http" | "https") if bare => Ok(url),
+        _ => Err("is not a URL of `http://` or `https://`, a host and perhaps a port".into()),
+    }
+}
+
+fn parse_stripe_base(text: &str) -> Result<String, String> {
+    let url = parse_url(text)?;
+    if url.scheme_str() == Some("http") && !url.host().is_some_and(is_loopback) {
+        return Err(format!(
+            "`{text}` would send the key in the clear; plain http is for the loopback address only"
+        ));
+    }
+    Ok(text.trim_end_matches('/').to_owned())
+}
+
+fn parse_otlp_endpoint(text: &str) -> Result<String, String> {
+    match parse_url(text)?.scheme_str() {
+        Some("http") => Ok(text.to_owned()),
+        _ => {
+            Err("must begin with `http://`; run a collector beside the gateway that speaks TLS for it".into())
+        }
+    }
+}
+
+fn parse_log_format(text: &str) -> Result<LogFormat, String> {
+    match text {
+        "auto" => Ok(LogFormat::Auto),
+        "json" => Ok(LogFormat::Json),
+        "text" => Ok(LogFormat::Text),
+        _ => Err(format!("`{text}` is none of `auto`, `json`, `text`")),
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests;

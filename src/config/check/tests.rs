@@ -1,0 +1,200 @@
+//! What is refused, with which words, and that all of it is said at once.
+
+use secrecy::ExposeSecret as _;
+
+use crate::config::{Config, Environment, Faults, Flags, load};
+
+const KEY: &str = "sk_test_4eC39HqLyjWDarjtT1zdp7dc";
+
+struct Setup {
+    folder: tempfile::TempDir,
+    flags: Flags,
+    variables: Vec<(String, String)>,
+}
+
+impl Setup {
+    /// The least that a gateway needs.
+    fn sound() -> Self {
+        let setup = Self { folder: tempfile::tempdir().unwrap(), flags: Flags::default(), variables: vec![] };
+        setup.set("TOLLGATE_STRIPE_KEY", KEY).set("TOLLGATE_WEBHOOK_SECRET", "whsec_one")
+    }
+
+    fn empty() -> Self {
+        Self { variables: vec![], ..Self::sound() }
+    }
+
+    fn set(mut self, name: &str, value: &str) -> Self {
+        self.variables.retain(|(known, _)| known != name);
+        self.variables.push((name.into(), value.into()));
+        self
+    }
+
+    fn file(&self, name: &str, text: &str) -> String {
+        let path = self.folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    }
+
+    fn toml(mut self, text: &str) -> Self {
+        self.flags.config = Some(self.file("tollgate.toml", text).into());
+        self
+    }
+
+    fn flag(mut self, key: &'static str, value: &str) -> Self {
+        self.flags.values.push((key, value.into()));
+        self
+    }
+
+    fn load(&self) -> Result<Config, Faults> {
+        load(&self.flags, &self.variables.iter().cloned().collect::<Environment>())
+    }
+
+    fn faults(&self) -> Vec<String> {
+        self.load().unwrap_err().0.iter().map(ToString::to_string).collect()
+    }
+}
+
+#[test]
+fn a_key_and_a_webhook_secret_are_enough() {
+    let config = Setup::sound().load().unwrap();
+    assert_eq!(config.stripe.api_base, "https://api.stripe.com");
+    assert_eq!(config.stripe.attempt_timeout.as_secs(), 80);
+    assert_eq!(config.listen.grpc.to_string(), "127.0.0.1:7400");
+    assert!(config.callers.is_empty());
+}
+
+#[test]
+fn the_later_layer_wins() {
+    let toml = "data = \"file\"\n[listen]\ngrpc = \"127.0.0.1:1\"\nwebhook = \"127.0.0.1:2\"\n";
+    let setup =
+        Setup::sound().toml(toml).set("TOLLGATE_LISTEN_GRPC", "127.0.0.1:3").set("TOLLGATE_DATA", "variable");
+    let config = setup.flag("data", "flag").load().unwrap();
+    assert_eq!(config.data.to_str(), Some("flag"));
+    assert_eq!(config.listen.grpc.port(), 3);
+    assert_eq!(config.listen.webhook.port(), 2);
+    assert_eq!(config.listen.ops.port(), 7402);
+}
+
+#[test]
+fn every_fault_is_said_at_once_with_its_place_and_a_near_miss() {
+    let setup = Setup::empty()
+        .toml("dta = \"x\"\n[listen]\ngrcp = \"127.0.0.1:1\"\nops = \"nowhere\"\n[stripe]\nattempt_timeout_s = 0\n")
+        .set("TOLLGATE_STRIPE_KEYS", "x")
+        .set("TOLLGATE_WEBHOOK_SECRET", "")
+        .set("TOLLGATE_STRIPE_API_BASE", "http://example.com");
+    let file = setup.flags.config.clone().unwrap().display().to_string();
+    let mut faults = setup.faults();
+    faults.sort();
+    let mut expected = vec![
+        format!("`dta`: there is no such setting (from `{file}`); did you mean `data`?"),
+        format!("`listen.grcp`: there is no such setting (from `{file}`); did you mean `listen.grpc`?"),
+        format!("`listen.ops`: `nowhere` is not an address like `127.0.0.1:7400` (from `{file}`)"),
+        format!("`stripe.attempt_timeout_s`: `0` is not between 1 and 600 seconds (from `{file}`)"),
+        "`TOLLGATE_STRIPE_KEYS`: there is no such setting (from the environment); did you mean `TOLLGATE_STRIPE_KEY`?"
+            .into(),
+        "`webhook.secret`: holds an empty secret, with which anybody could sign events \
+         (from the variable `TOLLGATE_WEBHOOK_SECRET`)"
+            .into(),
+        "`stripe.api_base`: `http://example.com` would send the key in the clear; plain http is for the loopback \
+         address only (from the variable `TOLLGATE_STRIPE_API_BASE`)"
+            .into(),
+        "`stripe.key`: is required; set it in the file or as `TOLLGATE_STRIPE_KEY`".into(),
+    ];
+    expected.sort();
+    assert_eq!(faults, expected);
+}
+
+#[test]
+fn a_value_and_a_file_for_one_secret_are_too_much() {
+    let setup = Setup::sound();
+    let path = setup.file("key", KEY);
+    let faults = setup.set("TOLLGATE_STRIPE_KEY_FILE", &path).faults();
+    assert_eq!(faults.len(), 1, "{faults:?}");
+    assert!(faults[0].starts_with("`stripe.key`: is set twice"), "{faults:?}");
+}
+
+#[test]
+fn secrets_come_from_files_without_the_line_end() {
+    let setup = Setup::empty();
+    let (key, secrets) =
+        (setup.file("key", &format!("{KEY}\n")), setup.file("secrets", "whsec_one, whsec_two\n"));
+    let toml = format!("[stripe]\nkey_file = \"{key}\"\n[callers.shop]\ntoken = \"0123456789abcdef\"\n");
+    let config = setup.toml(&toml).set("TOLLGATE_WEBHOOK_SECRET_FILE", &secrets).load().unwrap();
+    assert_eq!(config.stripe.key.expose_secret(), KEY);
+    let secrets: Vec<_> = config.webhook.secrets.iter().map(|secret| secret.expose_secret()).collect();
+    assert_eq!(secrets, ["whsec_one", "whsec_two"]);
+    assert_eq!((config.callers[0].name.as_str(), config.callers[0].namespace.as_str()), ("shop", "shop"));
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_a_fault() {
+    let faults = Setup::sound().set("TOLLGATE_CALLER_TOKEN_FILE", "/nowhere/token").faults();
+    assert!(
+        faults[0].starts_with("`callers.default.token`: cannot read the file `/nowhere/token`"),
+        "{faults:?}"
+    );
+}
+
+#[test]
+fn keys_that_this_version_must_not_use_are_refused() {
+    for (key, why) in [
+        ("sk_live_x1", "is a live key"),
+        ("rk_live_x1", "is a live key"),
+        ("pk_test_x1", "is a publishable key"),
+        ("sk_test_", "is not a Stripe key"),
+        ("", "is not a Stripe key"),
+        ("sk_test_a b", "holds a character other than printable ASCII"),
+    ] {
+        let faults = Setup::sound().set("TOLLGATE_STRIPE_KEY", key).faults();
+        assert!(faults[0].starts_with(&format!("`stripe.key`: {why}")), "{key}: {faults:?}");
+    }
+    assert!(Setup::sound().set("TOLLGATE_STRIPE_KEY", "rk_test_x1").load().is_ok());
+    assert!(Setup::sound().set("TOLLGATE_MODE", "live").load().is_err());
+}
+
+#[test]
+fn beyond_loopback_a_callers_token_is_needed() {
+    let open = || Setup::sound().set("TOLLGATE_LISTEN_GRPC", "0.0.0.0:7400");
+    let faults = open().faults();
+    assert!(faults[0].contains("set `TOLLGATE_CALLER_TOKEN`"), "{faults:?}");
+    assert!(open().set("TOLLGATE_CALLER_TOKEN", "0123456789abcdef").load().is_ok());
+    let faults = open().set("TOLLGATE_CALLER_TOKEN", "0123456789abcde").faults();
+    assert!(faults[0].starts_with("`callers.default.token`: is shorter than 16 characters"), "{faults:?}");
+}
+
+#[test]
+fn plain_http_reaches_the_sandbox_only() {
+    for (base, fine) in [
+        ("http://127.0.0.1:7403", true),
+        ("http://localhost:7403/", true),
+        ("http://[::1]:7403", true),
+        ("https://stripe.example", true),
+        ("http://127.0.0.1.example", false),
+        ("http://10.0.0.1", false),
+        ("https://user:pass@example.com", false),
+        ("https://example.com/v1", false),
+        ("ftp://127.0.0.1", false),
+        ("127.0.0.1:7403", false),
+    ] {
+        assert_eq!(Setup::sound().set("TOLLGATE_STRIPE_API_BASE", base).load().is_ok(), fine, "{base}");
+    }
+}
+
+#[test]
+fn variables_that_kubernetes_adds_do_no_harm() {
+    let setup =
+        Setup::sound().set("TOLLGATE_SERVICE_HOST", "10.0.0.1").set("TOLLGATE_PORT", "tcp://10.0.0.1:7400");
+    assert!(setup.set("TOLLGATE_PORT_7400_TCP_ADDR", "10.0.0.1").load().is_ok());
+}
+
+#[test]
+fn neither_settings_nor_faults_show_a_secret() {
+    let setup = Setup::sound().set("TOLLGATE_CALLER_TOKEN", "0123456789abcdef");
+    let shown = format!("{:?}", setup.load().unwrap());
+    let broken =
+        Setup::empty().toml("[stripe]\nkey = \"sk_test_hidden\" oops\n").load().unwrap_err().to_string();
+    for secret in [KEY, "whsec_one", "0123456789abcdef", "sk_test_hidden"] {
+        assert!(!shown.contains(secret) && !broken.contains(secret), "{shown} {broken}");
+    }
+    assert!(broken.contains("is not TOML at line 2"), "{broken}");
+}

@@ -1,0 +1,214 @@
+//! The table of every key: it drives parsing, the hints of faults and the reference in `docs/config.md`.
+
+/// One key.
+#[derive(Debug)]
+pub struct Key {
+    /// Path in the TOML file; `*` stands for a name that the operator chooses.
+    pub path: &'static str,
+    /// Environment variable; empty where there is none.
+    pub variable: &'static str,
+    /// What the value looks like.
+    pub shape: Shape,
+    /// Value when nothing is set; empty where there is none.
+    pub default: &'static str,
+    /// Version of Tollgate that brought it.
+    pub since: &'static str,
+    /// What it is for, as a sentence.
+    pub about: &'static str,
+}
+
+/// What a value looks like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// Any text.
+    Text,
+    /// A secret; can also be read from a file that the key with `_file` (variable: `_FILE`) names.
+    Secret,
+    /// Secrets in an array or separated by commas; from a file too.
+    Secrets,
+    /// `http://` or `https://`, a host and perhaps a port.
+    Url,
+    /// `ip:port`.
+    Address,
+    /// Whole seconds within these bounds.
+    Seconds(u64, u64),
+    /// A folder.
+    Folder,
+    /// One of these words.
+    Choice(&'static [&'static str]),
+}
+
+impl Shape {
+    /// Whether the value can come from a file of its own.
+    #[must_use]
+    pub fn is_secret(self) -> bool {
+        matches!(self, Self::Secret | Self::Secrets)
+    }
+}
+
+/// All keys, in the order of the reference.
+pub const KEYS: &[Key] = &[
+    Key {
+        path: "mode",
+        variable: "TOLLGATE_MODE",
+        shape: Shape::Choice(&["test", "live"]),
+        default: "test",
+        since: "0.1.0",
+        about: "Side of Stripe that this gateway belongs to. `live` is refused by this version.",
+    },
+    Key {
+        path: "stripe.key",
+        variable: "TOLLGATE_STRIPE_KEY",
+        shape: Shape::Secret,
+        default: "",
+        since: "0.1.0",
+        about: "Secret key `sk_test_...` or, better, restricted key `rk_test_...`. Required.",
+    },
+    Key {
+        path: "stripe.api_base",
+        variable: "TOLLGATE_STRIPE_API_BASE",
+        shape: Shape::Url,
+        default: "https://api.stripe.com",
+        since: "0.1.0",
+        about: "Base URL of Stripe's API. Plain `http` only on the loopback address, for the sandbox.",
+    },
+    Key {
+        path: "stripe.files_base",
+        variable: "TOLLGATE_STRIPE_FILES_BASE",
+        shape: Shape::Url,
+        default: "https://files.stripe.com",
+        since: "0.1.0",
+        about: "Base URL of Stripe's file uploads. Plain `http` only on the loopback address.",
+    },
+    Key {
+        path: "stripe.attempt_timeout_s",
+        variable: "TOLLGATE_STRIPE_ATTEMPT_TIMEOUT_S",
+        shape: Shape::Seconds(1, 600),
+        default: "80",
+        since: "0.1.0",
+        about: "Longest that one HTTP attempt may take. A shorter time makes more outcomes unknown.",
+    },
+    Key {
+        path: "stripe.connect_timeout_s",
+        variable: "TOLLGATE_STRIPE_CONNECT_TIMEOUT_S",
+        shape: Shape::Seconds(1, 60),
+        default: "10",
+        since: "0.1.0",
+        about: "Longest that a connection to Stripe may take to come up.",
+    },
+    Key {
+        path: "webhook.secret",
+        variable: "TOLLGATE_WEBHOOK_SECRET",
+        shape: Shape::Secrets,
+        default: "",
+        since: "0.1.0",
+        about: "Signing secret `whsec_...` of the webhook endpoint; several while one is being rotated. Required.",
+    },
+    Key {
+        path: "listen.grpc",
+        variable: "TOLLGATE_LISTEN_GRPC",
+        shape: Shape::Address,
+        default: "127.0.0.1:7400",
+        since: "0.1.0",
+        about: "Where callers connect. Beyond the loopback address only with a caller's token.",
+    },
+    Key {
+        path: "listen.webhook",
+        variable: "TOLLGATE_LISTEN_WEBHOOK",
+        shape: Shape::Address,
+        default: "127.0.0.1:7401",
+        since: "0.1.0",
+        about: "Where Stripe delivers webhooks: `POST /webhooks/stripe`.",
+    },
+    Key {
+        path: "listen.ops",
+        variable: "TOLLGATE_LISTEN_OPS",
+        shape: Shape::Address,
+        default: "127.0.0.1:7402",
+        since: "0.1.0",
+        about: "Where operators look: `/livez`, `/readyz`, `/metrics`.",
+    },
+    Key {
+        path: "data",
+        variable: "TOLLGATE_DATA",
+        shape: Shape::Folder,
+        default: "tollgate-data",
+        since: "0.1.0",
+        about: "Folder of the database. One gateway at a time; keep it on a local disk.",
+    },
+    Key {
+        path: "callers.*.token",
+        variable: "TOLLGATE_CALLER_TOKEN",
+        shape: Shape::Secret,
+        default: "",
+        since: "0.1.0",
+        about: "Bearer token of the caller `*`, at least 16 characters. The variable is that of the caller `default`.",
+    },
+    Key {
+        path: "callers.*.namespace",
+        variable: "",
+        shape: Shape::Text,
+        default: "",
+        since: "0.1.0",
+        about: "Namespace of the caller's order ids; the caller's name when not set. Callers that share one share orders.",
+    },
+    Key {
+        path: "feed.checkpoint_interval_s",
+        variable: "TOLLGATE_FEED_CHECKPOINT_INTERVAL_S",
+        shape: Shape::Seconds(1, 300),
+        default: "15",
+        since: "0.1.0",
+        about: "Longest that a quiet event stream goes without a checkpoint.",
+    },
+    Key {
+        path: "telemetry.otlp_endpoint",
+        variable: "TOLLGATE_OTLP_ENDPOINT",
+        shape: Shape::Url,
+        default: "",
+        since: "0.1.0",
+        about: "OTLP receiver for traces over gRPC, `http://host:port`; without it none are exported.",
+    },
+    Key {
+        path: "telemetry.log",
+        variable: "TOLLGATE_LOG",
+        shape: Shape::Text,
+        default: "info",
+        since: "0.1.0",
+        about: "Which log lines are written, such as `info` or `tollgate=debug,warn`.",
+    },
+    Key {
+        path: "telemetry.log_format",
+        variable: "TOLLGATE_LOG_FORMAT",
+        shape: Shape::Choice(&["auto", "json", "text"]),
+        default: "auto",
+        since: "0.1.0",
+        about: "Form of log lines; `auto` is text on a terminal and JSON elsewhere.",
+    },
+];
+
+/// The caller that the environment variable of a `*` key speaks of.
+pub(super) const DEFAULT_CALLER: &str = "default";
+
+impl Key {
+    /// The path that the environment variable sets.
+    pub(super) fn variable_path(&self) -> String {
+        self.path.replace('*', DEFAULT_CALLER)
+    }
+
+    /// Whether `path` is this key; its `*` matches one part of any name.
+    pub(super) fn matches(&self, path: &str) -> bool {
+        let (mut own, mut given) = (self.path.split('.'), path.split('.'));
+        loop {
+            match (own.next(), given.next()) {
+                (None, None) => return true,
+                (Some(own), Some(given)) if own == given || (own == "*" && !given.is_empty()) => {}
+                _ => return false,
+            }
+        }
+    }
+}
+
+/// The key that `path` belongs to.
+pub(super) fn find(path: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.matches(path))
+}

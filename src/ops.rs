@@ -1,0 +1,108 @@
+//! What operators ask over HTTP: is it alive, is it ready, what has it counted. It shows nothing of calls or settings.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+
+use crate::telemetry::metrics::Metrics;
+
+/// Prometheus' text format (prometheus.io/docs/instrumenting/exposition_formats).
+const METRICS_CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Whether new calls are wanted: not before everything has started, and not any more once it is stopping.
+#[derive(Clone, Debug, Default)]
+pub struct Readiness(Arc<AtomicBool>);
+
+impl Readiness {
+    /// Says whether new calls are wanted.
+    pub fn set(&self, ready: bool) {
+        self.0.store(ready, Ordering::Release);
+    }
+
+    /// Whether new calls are wanted.
+    #[must_use]
+    pub fn get(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+/// What the routes show.
+#[derive(Clone, Debug)]
+pub struct OpsState {
+    /// What was counted.
+    pub metrics: Metrics,
+    /// Whether new calls are wanted.
+    pub readiness: Readiness,
+}
+
+/// `/livez` answers as long as the process can; `/readyz` says 503 while no new calls are wanted; `/metrics` is for
+/// Prometheus.
+pub fn router(state: OpsState) -> Router {
+    Router::new()
+        .route("/livez", get(|| async { "alive\n" }))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(metrics))
+        .with_state(state)
+}
+
+async fn ready(State(state): State<OpsState>) -> (StatusCode, &'static str) {
+    if state.readiness.get() {
+        (StatusCode::OK, "ready\n")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "not ready\n")
+    }
+}
+
+async fn metrics(State(state): State<OpsState>) -> Response {
+    match state.metrics.text() {
+        Ok(text) => ([(header::CONTENT_TYPE, METRICS_CONTENT_TYPE)], text).into_response(),
+        Err(error) => {
+            tracing::error!(%error, "metrics cannot be shown");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt as _;
+    use tower::ServiceExt as _;
+
+    use super::*;
+
+    async fn ask(state: &OpsState, path: &str) -> (StatusCode, String) {
+        let request = http::Request::get(path).body(axum::body::Body::empty()).unwrap();
+        let response = router(state.clone()).oneshot(request).await.unwrap();
+        let status = response.status();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        (status, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    #[tokio::test]
+    async fn it_is_alive_always_and_ready_when_told() {
+        let state = OpsState { metrics: Metrics::new().unwrap(), readiness: Readiness::default() };
+        assert_eq!(ask(&state, "/livez").await.0, StatusCode::OK);
+        assert_eq!(ask(&state, "/readyz").await.0, StatusCode::SERVICE_UNAVAILABLE);
+        state.readiness.set(true);
+        assert_eq!(ask(&state, "/readyz").await.0, StatusCode::OK);
+        state.readiness.set(false);
+        assert_eq!(ask(&state, "/readyz").await.0, StatusCode::SERVICE_UNAVAILABLE);
+    }
+
+    #[tokio::test]
+    async fn metrics_are_shown_as_counted() {
+        let state = OpsState { metrics: Metrics::new().unwrap(), readiness: Readiness::default() };
+        state.metrics.unknown_outcome();
+        let (status, text) = ask(&state, "/metrics").await;
+        assert_eq!(status, StatusCode::OK);
+        assert!(
+            text.contains("tollgate_ledger_unknown_outcomes_total{otel_scope_name=\"tollgate\"} 1"),
+            "{text}"
+        );
+    }
+}
