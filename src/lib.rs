@@ -9,3 +9,4 @@ pub mod proto;
 pub mod sandbox;
 pub mod stripe;
 pub mod telemetry;
+pub mod store;

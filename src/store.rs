@@ -1,0 +1,260 @@
+//! Durable state: the operations' journal, the audit records and the event log, in one SQLite database per data folder.
+//!
+//! It knows rows and what makes them durable, never what they mean. A commit that returns is on the disk.
+
+mod commit;
+mod error;
+mod files;
+mod index;
+mod lazy;
+mod limits;
+mod query;
+mod readers;
+mod rows;
+mod schema;
+mod tail;
+mod writer;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc;
+
+use tokio::sync::{Semaphore, oneshot, watch};
+
+pub use self::error::Error;
+pub use self::rows::{
+    Appended, AuditRow, Batch, NewEvent, OperationRow, Receipt, Setting, StoredAudit, StoredEvent,
+};
+
+use self::commit::Last;
+use self::files::Folder;
+use self::limits::{BATCH_BYTES_MAX, QUEUE_BATCHES_MAX};
+use self::readers::Readers;
+use self::tail::Tail;
+use self::writer::{Job, Pending, Shared, Writer};
+use crate::domain::clock::UnixMillis;
+use crate::domain::operation::OperationHash;
+
+/// Setting that tells this event log from every other.
+const LOG_ID: &str = "log_id";
+
+/// The store of one gateway; clones share it. Call [`Store::close`] before the process ends, so that the audit rows of
+/// the last reads are written too.
+#[derive(Clone, Debug)]
+pub struct Store {
+    shared: Arc<Shared>,
+    jobs: mpsc::Sender<Job>,
+    places: Arc<Semaphore>,
+    readers: Arc<Readers>,
+    log_id: u64,
+}
+
+impl Store {
+    /// Opens the data folder, and makes it if it is missing. Blocks on the disk.
+    ///
+    /// # Errors
+    /// [`Error::Locked`] while another gateway has the folder, [`Error::TooNew`] when a newer build made it, and
+    /// whatever the disk says.
+    pub fn open(dir: &Path) -> Result<Self, Error> {
+        let folder = Folder::claim(dir)?;
+        let connection = schema::open_writer(&folder.database)?;
+        let log_id = log_id(&connection)?;
+        let last = Last::load(&connection)?;
+        let shared = Arc::new(Shared::new(Tail::load(&connection)?, last));
+        let readers = Arc::new(Readers::new(folder.database.clone()));
+        let (jobs, queue) = mpsc::channel();
+        let writer = Writer::new(folder.database, folder.lock, connection, last, Arc::clone(&shared), queue);
+        std::thread::Builder::new()
+            .name("store".to_owned())
+            .spawn(move || writer.run())
+            .map_err(|error| Error::Io(error.to_string()))?;
+        Ok(Self { shared, jobs, places: Arc::new(Semaphore::new(QUEUE_BATCHES_MAX)), readers, log_id })
+    }
+
+    /// Makes the rows durable, all or none. Batches that wait at the same time share one transaction and one sync.
+    ///
+    /// A caller that stops waiting does not take its batch back.
+    ///
+    /// # Errors
+    /// After [`Error::Uncertain`] the rows may or may not be there; after every other error they certainly are not.
+    pub async fn commit(&self, batch: Batch) -> Result<Receipt, Error> {
+        let bytes = batch.bytes();
+        if bytes > BATCH_BYTES_MAX {
+            return Err(Error::TooLarge { bytes, bytes_max: BATCH_BYTES_MAX });
+        }
+        let place = Arc::clone(&self.places).acquire_owned().await.map_err(|_| Error::Closed)?;
+        let (answer, answered) = oneshot::channel();
+        self.jobs.send(Job::Commit(Pending { batch, answer, place })).map_err(|_| Error::Closed)?;
+        // A writer that ends without an answer may have committed before.
+        answered.await.unwrap_or(Err(Error::Uncertain))
+    }
+
+    /// Keeps an audit row without waiting: it goes along with the next commit, within a tenth of a second. What finds
+    /// no room is dropped and counted.
+    pub fn append_audit_lazily(&self, row: AuditRow) {
+        if self.shared.lazy.push(row) {
+            // A closed store takes no more rows.
+            drop(self.jobs.send(Job::Nudge));
+        }
+    }
+
+    /// Audit rows that [`Store::append_audit_lazily`] had no room for, since the start.
+    #[must_use]
+    pub fn lazily_dropped(&self) -> u64 {
+        self.shared.lazy.dropped()
+    }
+
+    /// Transactions that made batches durable, since the start; fewer than batches when they share them.
+    #[must_use]
+    pub fn groups_committed(&self) -> u64 {
+        self.shared.groups.load(Ordering::Relaxed)
+    }
+
+    /// The newest record of an operation, or `None` if it never had one.
+    ///
+    /// # Errors
+    /// [`Error::Uncertain`] while it is not known whether the operation's last write is stored; whatever the disk says.
+    pub async fn operation(&self, hash: &OperationHash) -> Result<Option<Vec<u8>>, Error> {
+        if let Some(record) = self.shared.tail().get(hash)? {
+            return Ok(Some(record));
+        }
+        let hash = *hash;
+        self.readers.read(move |connection| query::operation(connection, &hash)).await
+    }
+
+    /// Events after `position` in log order: at most `count_max` of them, and no more once their bodies exceed
+    /// `bytes_max`; an event that is larger alone still comes.
+    ///
+    /// # Errors
+    /// Whatever the disk says.
+    pub async fn events_after(
+        &self,
+        position: u64,
+        count_max: usize,
+        bytes_max: usize,
+    ) -> Result<Vec<StoredEvent>, Error> {
+        let head = self.head();
+        if position >= head {
+            return Ok(Vec::new());
+        }
+        self.readers
+            .read(move |connection| query::events_after(connection, position, head, count_max, bytes_max))
+            .await
+    }
+
+    /// The event with this id, if the log has it.
+    ///
+    /// # Errors
+    /// Whatever the disk says.
+    pub async fn event(&self, id: &str) -> Result<Option<StoredEvent>, Error> {
+        let (id, head) = (id.to_owned(), self.head());
+        self.readers.read(move |connection| query::event(connection, &id, head)).await
+    }
+
+    /// The position of the newest durable event, 0 before the first; it announces every change.
+    #[must_use]
+    pub fn events_head(&self) -> watch::Receiver<u64> {
+        self.shared.head.subscribe()
+    }
+
+    /// The position of the oldest event that is kept, or `None` while there is none.
+    ///
+    /// # Errors
+    /// Whatever the disk says.
+    pub async fn events_oldest(&self) -> Result<Option<u64>, Error> {
+        self.readers.read(query::events_oldest).await
+    }
+
+    /// The position of the first event received at or after `time`, or the one that the next event will have. As exact
+    /// as the clock that stamped the events: where it was set back, the place is off by as much.
+    ///
+    /// # Errors
+    /// Whatever the disk says.
+    pub async fn event_position_at(&self, time: UnixMillis) -> Result<u64, Error> {
+        let head = self.head();
+        self.readers.read(move |connection| query::position_received_at(connection, time, head)).await
+    }
+
+    /// Audit records after `sequence` (0 for all) in the order of their commits, at most `count_max`.
+    ///
+    /// # Errors
+    /// Whatever the disk says.
+    pub async fn audit_after(&self, sequence: u64, count_max: usize) -> Result<Vec<StoredAudit>, Error> {
+        self.readers.read(move |connection| query::audit_after(connection, sequence, count_max)).await
+    }
+
+    /// The value of a setting, or `None` if it was never kept.
+    ///
+    /// # Errors
+    /// Whatever the disk says.
+    pub async fn setting(&self, name: &str) -> Result<Option<Vec<u8>>, Error> {
+        let name = name.to_owned();
+        self.readers.read(move |connection| query::setting(connection, &name)).await
+    }
+
+    /// Keeps a setting if it has no value yet; answers the value that stands, which may be an earlier one.
+    ///
+    /// # Errors
+    /// As for [`Store::commit`].
+    pub async fn keep_setting(&self, name: &str, value: Vec<u8>) -> Result<Vec<u8>, Error> {
+        if let Some(value) = self.setting(name).await? {
+            return Ok(value);
+        }
+        let settings = vec![Setting { name: name.to_owned(), value }];
+        self.commit(Batch { settings, ..Batch::default() }).await?;
+        self.setting(name).await?.ok_or_else(|| Error::Corrupt(format!("setting `{name}` is gone")))
+    }
+
+    /// A secret of this data folder: random bytes made at the first request for the name and the same ever after.
+    ///
+    /// # Errors
+    /// As for [`Store::commit`].
+    pub async fn secret(&self, name: &str) -> Result<[u8; 32], Error> {
+        let name = format!("secret.{name}");
+        let secret = self.keep_setting(&name, random::<32>()?.to_vec()).await?;
+        secret.try_into().map_err(|_| Error::Corrupt(format!("setting `{name}` has the wrong length")))
+    }
+
+    /// What tells this event log from every other, for the cursors; random, and the same for the folder's whole life.
+    #[must_use]
+    pub fn log_id(&self) -> u64 {
+        self.log_id
+    }
+
+    /// Ends the writing: what was asked before is finished, later calls answer [`Error::Closed`], and the folder is free
+    /// for another process when this returns.
+    pub async fn close(&self) {
+        self.places.close();
+        self.readers.close().await;
+        let (closed, done) = oneshot::channel();
+        if self.jobs.send(Job::Close(closed)).is_ok() {
+            // A writer that is gone has closed already.
+            drop(done.await);
+        }
+    }
+
+    fn head(&self) -> u64 {
+        *self.shared.head.borrow()
+    }
+}
+
+fn log_id(connection: &rusqlite::Connection) -> Result<u64, Error> {
+    connection.execute(
+        "INSERT INTO settings (name, value) VALUES (?1, ?2) ON CONFLICT DO NOTHING",
+        (LOG_ID, random::<8>()?),
+    )?;
+    let stored = query::setting(connection, LOG_ID)?.and_then(|value| value.try_into().ok());
+    stored
+        .map(u64::from_be_bytes)
+        .ok_or_else(|| Error::Corrupt(format!("setting `{LOG_ID}` has the wrong length")))
+}
+
+fn random<const BYTES: usize>() -> Result<[u8; BYTES], Error> {
+    let mut bytes = [0; BYTES];
+    getrandom::fill(&mut bytes).map_err(|error| Error::Io(error.to_string()))?;
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests;

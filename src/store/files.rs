@@ -1,0 +1,55 @@
+//! The data folder: its permissions, its lock and the path of the database in it. It opens no database.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use super::error::Error;
+
+const DATABASE: &str = "tollgate.db";
+const LOCK: &str = "lock";
+/// Others on the machine see neither records nor their names. An existing folder keeps the mode its owner gave it.
+const FOLDER_MODE: u32 = 0o700;
+const FILE_MODE: u32 = 0o600;
+
+/// A data folder that belongs to this process until it is dropped.
+#[derive(Debug)]
+pub(super) struct Folder {
+    /// Where the database is.
+    pub(super) database: PathBuf,
+    /// Held as long as the database may be written.
+    pub(super) lock: File,
+}
+
+impl Folder {
+    /// Makes the folder if need be, takes its lock and makes sure that the database file is there, for its owner alone.
+    pub(super) fn claim(dir: &Path) -> Result<Self, Error> {
+        let failed = |error: io::Error| match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::Full,
+            io::ErrorKind::ReadOnlyFilesystem => Error::ReadOnly,
+            _ => Error::Io(format!("`{}`: {error}", dir.display())),
+        };
+        DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(dir).map_err(failed)?;
+        let lock = private_file(&dir.join(LOCK)).map_err(failed)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(Error::Locked),
+            Err(TryLockError::Error(error)) => return Err(failed(error)),
+        }
+        let database = dir.join(DATABASE);
+        // SQLite gives its own files beside the database the mode of the database.
+        drop(private_file(&database).map_err(failed)?);
+        // The name of a new file is durable only once its folder is.
+        File::open(dir).and_then(|folder| folder.sync_all()).map_err(failed)?;
+        Ok(Self { database, lock })
+    }
+}
+
+/// Opens or creates a file that only its owner may use, whatever the umask.
+fn private_file(path: &Path) -> io::Result<File> {
+    let file =
+        OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(FILE_MODE).open(path)?;
+    fs::set_permissions(path, Permissions::from_mode(FILE_MODE))?;
+    Ok(file)
+}

@@ -1,0 +1,57 @@
+//! Moves the journal's tail into the index of operations and deletes the rows that newer ones replace.
+
+use std::collections::BTreeMap;
+
+use rusqlite::{Connection, OptionalExtension as _, params};
+
+use super::commit::{Failure, transact};
+use super::limits::INDEX_ROWS_MAX;
+use super::tail::INDEXED;
+
+/// Indexes the next rows above `indexed`, the oldest first, and answers up to which row the index knows now.
+///
+/// The keys go in sorted, so that neighbours share their pages, and a replaced record leaves the database with its
+/// request body.
+pub(super) fn pass(connection: &mut Connection, indexed: i64) -> Result<i64, Failure> {
+    transact(connection, |transaction| {
+        let rows = rows_above(transaction, indexed)?;
+        let reached = rows.last().map_or(indexed, |(seq, _)| *seq);
+        let mut newest = BTreeMap::new();
+        let mut replaced: Vec<i64> =
+            rows.into_iter().filter_map(|(seq, operation)| newest.insert(operation, seq)).collect();
+        for (operation, seq) in newest {
+            replaced.extend(point_at(transaction, &operation, seq)?);
+        }
+        for seq in replaced {
+            transaction.prepare_cached("DELETE FROM journal WHERE seq = ?1")?.execute([seq])?;
+        }
+        transaction
+            .prepare_cached("UPDATE counters SET value = ?2 WHERE name = ?1")?
+            .execute(params![INDEXED, reached])?;
+        Ok(reached)
+    })
+}
+
+fn rows_above(connection: &Connection, indexed: i64) -> rusqlite::Result<Vec<(i64, [u8; 32])>> {
+    connection
+        .prepare_cached("SELECT seq, operation FROM journal WHERE seq > ?1 ORDER BY seq LIMIT ?2")?
+        .query_map(params![indexed, i64::try_from(INDEX_ROWS_MAX).unwrap_or(i64::MAX)], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })?
+        .collect()
+}
+
+/// Makes `seq` the operation's newest row and answers the one before it.
+fn point_at(connection: &Connection, operation: &[u8; 32], seq: i64) -> rusqlite::Result<Option<i64>> {
+    let before = connection
+        .prepare_cached("SELECT seq FROM operation_index WHERE operation = ?1")?
+        .query_row([operation], |row| row.get(0))
+        .optional()?;
+    connection
+        .prepare_cached(
+            "INSERT INTO operation_index (operation, seq) VALUES (?1, ?2)
+             ON CONFLICT (operation) DO UPDATE SET seq = excluded.seq",
+        )?
+        .execute(params![operation, seq])?;
+    Ok(before)
+}

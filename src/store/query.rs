@@ -1,0 +1,124 @@
+//! What is read from the database, one function per question. Nothing is written here.
+
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
+
+use super::commit::{number, stored};
+use super::rows::{AuditRow, NewEvent, StoredAudit, StoredEvent};
+use crate::domain::clock::UnixMillis;
+use crate::domain::operation::OperationHash;
+
+/// The indexed record of an operation, index and journal seen at one moment.
+pub(super) fn operation(connection: &Connection, hash: &OperationHash) -> rusqlite::Result<Option<Vec<u8>>> {
+    connection
+        .prepare_cached(
+            "SELECT record FROM operation_index JOIN journal USING (seq) WHERE operation_index.operation = ?1",
+        )?
+        .query_row([hash.0], |row| row.get(0))
+        .optional()
+}
+
+/// Events after `position` up to `head`, at most `count_max`, and none beyond `bytes_max` but the first.
+pub(super) fn events_after(
+    connection: &Connection,
+    position: u64,
+    head: u64,
+    count_max: usize,
+    bytes_max: usize,
+) -> rusqlite::Result<Vec<StoredEvent>> {
+    let mut statement = connection.prepare_cached(
+        "SELECT * FROM events WHERE position > ?1 AND position <= ?2 ORDER BY position LIMIT ?3",
+    )?;
+    let count_max = i64::try_from(count_max).unwrap_or(i64::MAX);
+    let mut rows = statement.query(params![stored(position), stored(head), count_max])?;
+    let mut events = Vec::new();
+    let mut bytes = 0_usize;
+    while let Some(row) = rows.next()? {
+        let event = event_of(row)?;
+        bytes = bytes.saturating_add(event.event.json.len());
+        if bytes > bytes_max && !events.is_empty() {
+            break;
+        }
+        events.push(event);
+    }
+    Ok(events)
+}
+
+/// The event with this id, if it stands at or below `head`.
+pub(super) fn event(connection: &Connection, id: &str, head: u64) -> rusqlite::Result<Option<StoredEvent>> {
+    connection
+        .prepare_cached(
+            "SELECT events.* FROM event_marks JOIN events USING (position)
+             WHERE event_marks.id = ?1 AND position <= ?2",
+        )?
+        .query_row(params![id, stored(head)], event_of)
+        .optional()
+}
+
+/// Position of the oldest event kept.
+pub(super) fn events_oldest(connection: &Connection) -> rusqlite::Result<Option<u64>> {
+    let oldest: Option<i64> =
+        connection.prepare_cached("SELECT min(position) FROM events")?.query_row([], |row| row.get(0))?;
+    Ok(oldest.map(number))
+}
+
+/// Position of the first event received at or after `time`, or the one after `head`: the positions are contiguous, so
+/// halving finds it without an index of times.
+pub(super) fn position_received_at(
+    connection: &Connection,
+    time: UnixMillis,
+    head: u64,
+) -> rusqlite::Result<u64> {
+    let mut received = connection.prepare_cached("SELECT received_ms FROM events WHERE position = ?1")?;
+    let after_head = head.saturating_add(1);
+    let mut low = events_oldest(connection)?.unwrap_or(after_head);
+    let mut high = after_head;
+    while low < high {
+        let middle = low.midpoint(high);
+        let at: Option<UnixMillis> = received.query_row([stored(middle)], |row| row.get(0)).optional()?;
+        // An event that retention has taken meanwhile is older than all that are left.
+        if at.is_some_and(|at| at >= time) {
+            high = middle;
+        } else {
+            low = middle.saturating_add(1);
+        }
+    }
+    Ok(low)
+}
+
+/// Audit records after `sequence`, at most `count_max`.
+pub(super) fn audit_after(
+    connection: &Connection,
+    sequence: u64,
+    count_max: usize,
+) -> rusqlite::Result<Vec<StoredAudit>> {
+    connection
+        .prepare_cached("SELECT seq, id, record FROM audit WHERE seq > ?1 ORDER BY seq LIMIT ?2")?
+        .query_map(params![stored(sequence), i64::try_from(count_max).unwrap_or(i64::MAX)], |row| {
+            let record = AuditRow { id: row.get(1)?, record: row.get(2)? };
+            Ok(StoredAudit { sequence: number(row.get(0)?), row: record })
+        })?
+        .collect()
+}
+
+/// The value of a setting.
+pub(super) fn setting(connection: &Connection, name: &str) -> rusqlite::Result<Option<Vec<u8>>> {
+    connection
+        .prepare_cached("SELECT value FROM settings WHERE name = ?1")?
+        .query_row([name], |row| row.get(0))
+        .optional()
+}
+
+fn event_of(row: &Row<'_>) -> rusqlite::Result<StoredEvent> {
+    let event = NewEvent {
+        id: row.get("id")?,
+        kind: row.get("kind")?,
+        created_s: row.get("created_s")?,
+        received_ms: row.get("received_ms")?,
+        account: row.get("account")?,
+        livemode: row.get("livemode")?,
+        api_version: row.get("api_version")?,
+        source: row.get("source")?,
+        json: row.get("json")?,
+    };
+    Ok(StoredEvent { position: number(row.get("position")?), event })
+}

@@ -1,0 +1,58 @@
+//! The connections that read beside the writer, off the runtime's own threads. What they read is asked elsewhere.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rusqlite::Connection;
+use tokio::sync::Semaphore;
+
+use super::error::Error;
+use super::limits::READERS_MAX;
+use super::schema;
+
+/// A few connections, opened when they are needed.
+#[derive(Debug)]
+pub(super) struct Readers {
+    path: PathBuf,
+    idle: Mutex<Vec<Connection>>,
+    slots: Arc<Semaphore>,
+}
+
+impl Readers {
+    /// Readers of the database at `path`.
+    pub(super) fn new(path: PathBuf) -> Self {
+        Self { path, idle: Mutex::default(), slots: Arc::new(Semaphore::new(READERS_MAX)) }
+    }
+
+    /// Runs a query on a thread that may block. Waits while all connections are busy.
+    pub(super) async fn read<T, Q>(self: &Arc<Self>, query: Q) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        Q: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
+        let slot = Arc::clone(&self.slots).acquire_owned().await.map_err(|_| Error::Closed)?;
+        let readers = Arc::clone(self);
+        let work = move || {
+            let idle = readers.lock().pop();
+            let connection = idle.map_or_else(|| schema::open_reader(&readers.path), Ok)?;
+            let answer = query(&connection)?;
+            // A connection that failed is not used again.
+            readers.lock().push(connection);
+            drop(slot);
+            Ok(answer)
+        };
+        tokio::task::spawn_blocking(work).await.unwrap_or(Err(Error::Closed))
+    }
+
+    /// Lets the running queries end and closes all connections, so that the writer's is the last.
+    pub(super) async fn close(&self) {
+        let all = self.slots.acquire_many(u32::try_from(READERS_MAX).unwrap_or(u32::MAX)).await;
+        self.slots.close();
+        drop(all);
+        self.lock().clear();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Connection>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,125 @@
+//! What goes into the store and comes out of it, as plain rows; their contents mean nothing here.
+
+use crate::domain::clock::UnixMillis;
+use crate::domain::operation::OperationHash;
+
+/// Rows that become durable together or not at all.
+#[derive(Clone, Debug, Default)]
+pub struct Batch {
+    /// New records of operations; each replaces the earlier record of its operation.
+    pub operations: Vec<OperationRow>,
+    /// Audit records, kept in this order.
+    pub audit: Vec<AuditRow>,
+    /// Events for the log; those it already has are answered as duplicates.
+    pub events: Vec<NewEvent>,
+    /// Settings that are written once and then stand.
+    pub settings: Vec<Setting>,
+}
+
+/// The record of one operation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OperationRow {
+    /// The operation.
+    pub hash: OperationHash,
+    /// Its state, encoded by the ledger.
+    pub record: Vec<u8>,
+}
+
+/// One audit record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuditRow {
+    /// Its id, `aud_...`.
+    pub id: String,
+    /// Its canonical bytes.
+    pub record: Vec<u8>,
+}
+
+/// An event as it arrived.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewEvent {
+    /// Stripe's id, `evt_...`; an event with an id that the log has is a duplicate.
+    pub id: String,
+    /// Its type, such as `refund.created`.
+    pub kind: String,
+    /// When Stripe made it, in seconds since the Unix epoch.
+    pub created_s: i64,
+    /// When it arrived here.
+    pub received_ms: UnixMillis,
+    /// The account it belongs to, `acct_...`.
+    pub account: String,
+    /// Live or test mode.
+    pub livemode: bool,
+    /// Stripe version its body is written in; empty where the event names none.
+    pub api_version: String,
+    /// How it came in, as the contract numbers it.
+    pub source: i32,
+    /// The body, byte for byte.
+    pub json: String,
+}
+
+/// A setting of this data folder.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Setting {
+    /// Its name.
+    pub name: String,
+    /// Its value, which may be secret.
+    pub value: Vec<u8>,
+}
+
+/// What became of a batch that is durable.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Receipt {
+    /// One for each event of the batch, in its order.
+    pub events: Vec<Appended>,
+}
+
+/// Where an event stands in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Appended {
+    /// Its position; the first event of a log has 1.
+    pub position: u64,
+    /// Whether the log had it before, at that position.
+    pub duplicate: bool,
+}
+
+/// An event of the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredEvent {
+    /// Its position.
+    pub position: u64,
+    /// The event.
+    pub event: NewEvent,
+}
+
+/// An audit record of the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredAudit {
+    /// Its place, contiguous from 1.
+    pub sequence: u64,
+    /// The record.
+    pub row: AuditRow,
+}
+
+impl Batch {
+    /// Bytes of the rows' variable parts, which is what the limits count.
+    pub(super) fn bytes(&self) -> usize {
+        let operations = self.operations.iter().map(|row| row.record.len());
+        let audit = self.audit.iter().map(AuditRow::bytes);
+        let events = self.events.iter().map(|event| event.json.len() + event.id.len() + event.kind.len());
+        let settings = self.settings.iter().map(|setting| setting.value.len());
+        operations.chain(audit).chain(events).chain(settings).sum()
+    }
+}
+
+impl AuditRow {
+    /// Bytes of the row.
+    pub(super) fn bytes(&self) -> usize {
+        self.id.len() + self.record.len()
+    }
+}
+
+impl std::fmt::Debug for Setting {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Setting").field("name", &self.name).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,90 @@
+//! Tables, their migrations and how a connection is set up. Rows are written and read elsewhere.
+
+use std::path::Path;
+
+use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+
+use super::error::Error;
+use super::limits::{BUSY_WAIT_MAX, CACHE_KIB, CHECKPOINT_PAGES, WAL_BYTES_KEPT};
+
+/// Forward only: a shipped entry never changes, and its place in the list is the schema's number.
+///
+/// `journal` and `audit` only grow at their end; the random keys of `operation_index` are written in sorted lots away
+/// from the callers, since a random index on their path costs more than half of the throughput. `event_marks` outlives
+/// the events, so that a late redelivery is still known.
+const MIGRATIONS: &[&str] = &["
+    CREATE TABLE settings (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT, WITHOUT ROWID;
+    CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+    INSERT INTO counters VALUES ('journal_indexed', 0), ('openings', 0);
+    CREATE TABLE journal (seq INTEGER PRIMARY KEY, operation BLOB NOT NULL, record BLOB NOT NULL) STRICT;
+    CREATE TABLE operation_index (operation BLOB PRIMARY KEY, seq INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+    CREATE TABLE audit (seq INTEGER PRIMARY KEY, id TEXT NOT NULL, record BLOB NOT NULL) STRICT;
+    CREATE TABLE events (
+        position INTEGER PRIMARY KEY, id TEXT NOT NULL, kind TEXT NOT NULL, created_s INTEGER NOT NULL,
+        received_ms INTEGER NOT NULL, account TEXT NOT NULL, livemode INTEGER NOT NULL, api_version TEXT NOT NULL,
+        source INTEGER NOT NULL, json TEXT NOT NULL
+    ) STRICT;
+    CREATE TABLE event_marks (id TEXT PRIMARY KEY, position INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+"];
+
+/// Opens the database for writing, migrates it and makes sure that all it shows is on the disk.
+pub(super) fn open_writer(path: &Path) -> Result<Connection, Error> {
+    let mut connection = Connection::open_with_flags(
+        path,
+        // Never created here: a database that vanished must not come back empty.
+        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+    )?;
+    connection.busy_timeout(BUSY_WAIT_MAX)?;
+    let journal: String = connection.query_row("PRAGMA journal_mode = wal", [], |row| row.get(0))?;
+    if journal != "wal" {
+        return Err(Error::Io("its file system does not carry a write-ahead log".to_owned()));
+    }
+    // With less than FULL a power cut loses rows that were acknowledged (sqlite.org/pragma.html#pragma_synchronous).
+    connection.pragma_update(None, "synchronous", "full")?;
+    connection.pragma_update(None, "fullfsync", true)?;
+    connection.pragma_update(None, "checkpoint_fullfsync", true)?;
+    // ON rather than FAST: a long request body lies in pages of its own, which FAST frees without clearing them.
+    // Rows are deleted in the background only, so no caller pays for it.
+    connection.pragma_update(None, "secure_delete", true)?;
+    connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
+    connection.pragma_update(None, "journal_size_limit", WAL_BYTES_KEPT)?;
+    connection.pragma_update(None, "cache_size", -i64::from(CACHE_KIB))?;
+    migrate(&mut connection)?;
+    make_sure(&connection)?;
+    Ok(connection)
+}
+
+/// Opens the database for reading, beside the writer.
+pub(super) fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(BUSY_WAIT_MAX)?;
+    Ok(connection)
+}
+
+fn migrate(connection: &mut Connection) -> Result<(), Error> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let found: i64 = transaction.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
+    let done = usize::try_from(found).map_err(|_| Error::Corrupt(format!("it has schema {found}")))?;
+    let missing = MIGRATIONS.get(done..).ok_or(Error::TooNew { found, known })?;
+    for migration in missing {
+        transaction.execute_batch(migration)?;
+    }
+    if !missing.is_empty() {
+        transaction.pragma_update(None, "user_version", known)?;
+    }
+    Ok(transaction.commit()?)
+}
+
+/// After a crash or a failed commit the write-ahead log may show rows that never reached the disk, or hide rows that a
+/// restart would find. Copying it into the database writes and syncs all that is shown anew; the commit after it starts
+/// the log over, which puts out what is hidden. It also proves that the disk takes writes.
+fn make_sure(connection: &Connection) -> Result<(), Error> {
+    let busy: bool = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
+    if busy {
+        return Err(Error::Busy);
+    }
+    connection.execute("UPDATE counters SET value = value + 1 WHERE name = 'openings'", [])?;
+    Ok(())
+}
