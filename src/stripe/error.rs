@@ -181,7 +181,7 @@ mod tests {
 
         #[test]
         fn no_body_panics(body in proptest::collection::vec(any::<u8>(), 0..200)) {
-            _ = StripeError::parse(&body);
+            drop(StripeError::parse(&body));
         }
     }
 }

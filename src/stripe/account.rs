@@ -1,0 +1,95 @@
+//! Which account a key belongs to, asked of Stripe once at start. It remembers nothing.
+
+use tokio::time::Instant;
+
+use super::answer::{Attempt, Sent, Trouble};
+use super::client::Client;
+use super::outgoing::{AccountHeader, Body, Outgoing, STRIPE_VERSION};
+use crate::contract::{Host, Verb};
+
+const PATH: &str = "/v1/account";
+
+/// Why the account is not known.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AccountError {
+    /// Stripe does not take the key.
+    #[error("Stripe refused the key")]
+    KeyRefused,
+    /// A restricted key that may not read its account: the account must be configured.
+    #[error("the key may not read its own account; name the account in the configuration")]
+    NoPermission,
+    /// Stripe was not reached or broke off.
+    #[error("no answer from Stripe: {0}")]
+    NoAnswer(Trouble),
+    /// Another status than success.
+    #[error("Stripe answered with status {0}")]
+    Status(u16),
+    /// A success that is no account: something else answers at the address.
+    #[error("the answer is not a Stripe account")]
+    Foreign,
+}
+
+impl Client {
+    /// The id of the key's own account, `acct_...` (docs.stripe.com/api/accounts/retrieve).
+    ///
+    /// # Errors
+    /// When Stripe does not tell.
+    pub async fn own_account(&self, deadline: Option<Instant>) -> Result<String, AccountError> {
+        let outgoing = Outgoing {
+            verb: Verb::Get,
+            host: Host::Api,
+            template: PATH.to_owned(),
+            path: PATH.to_owned(),
+            query: String::new(),
+            body: Body::Empty,
+            idempotency_key: None,
+            version: STRIPE_VERSION.to_owned(),
+            account: AccountHeader::None,
+        };
+        account_of(&self.send(&outgoing, deadline).await)
+    }
+}
+
+fn account_of(sent: &Sent) -> Result<String, AccountError> {
+    let answer = match sent.last() {
+        Some(Attempt::Answered(answer)) => answer,
+        Some(Attempt::NotSent(trouble) | Attempt::Broken(trouble)) => {
+            return Err(AccountError::NoAnswer(*trouble));
+        }
+        None => return Err(AccountError::NoAnswer(Trouble::Deadline)),
+    };
+    match answer.status {
+        200 => {}
+        401 => return Err(AccountError::KeyRefused),
+        403 => return Err(AccountError::NoPermission),
+        status => return Err(AccountError::Status(status)),
+    }
+    let account = answer.json().filter(|json| json.get("object").is_some_and(|object| object == "account"));
+    let id = account.as_ref().and_then(|account| account.get("id")?.as_str());
+    id.filter(|id| id.starts_with("acct_")).map(str::to_owned).ok_or(AccountError::Foreign)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stripe::Answer;
+
+    #[test]
+    fn only_an_account_is_taken_for_one() {
+        let told = |status, body: &'static str| {
+            let answer = Answer { status, body: body.into(), ..Answer::default() };
+            account_of(&Sent { attempts: vec![Attempt::Answered(answer)] })
+        };
+        assert_eq!(told(200, r#"{"id":"acct_1","object":"account"}"#), Ok("acct_1".to_owned()));
+        for foreign in
+            ["<html>", "{}", r#"{"id":"re_1","object":"refund"}"#, r#"{"id":1,"object":"account"}"#]
+        {
+            assert_eq!(told(200, foreign), Err(AccountError::Foreign), "{foreign}");
+        }
+        assert_eq!(told(401, "{}"), Err(AccountError::KeyRefused));
+        assert_eq!(told(403, "{}"), Err(AccountError::NoPermission));
+        assert_eq!(told(503, "{}"), Err(AccountError::Status(503)));
+        let sent = Sent { attempts: vec![Attempt::NotSent(Trouble::Dns)] };
+        assert_eq!(account_of(&sent), Err(AccountError::NoAnswer(Trouble::Dns)));
+    }
+}

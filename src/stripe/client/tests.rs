@@ -1,0 +1,229 @@
+//! The client against a scripted server: what is sent, what counts as sent, and when it is sent again.
+
+use std::io::Write as _;
+
+use super::*;
+use crate::contract::{Host, Verb};
+use crate::domain::limits::STRIPE_ANSWER_BYTES_MAX;
+use crate::stripe::answer::Answer;
+use crate::stripe::outgoing::{AccountHeader, Body, STRIPE_VERSION};
+use crate::stripe::script::{Reply, Script, reply};
+
+const BODY: &str = "charge=ch_1&amount=5&metadata[order]=1001";
+
+fn refund() -> Outgoing {
+    Outgoing {
+        verb: Verb::Post,
+        host: Host::Api,
+        template: "/v1/refunds".to_owned(),
+        path: "/v1/refunds".to_owned(),
+        query: String::new(),
+        body: Body::Form(BODY.to_owned()),
+        idempotency_key: Some("tg1-key".to_owned()),
+        version: STRIPE_VERSION.to_owned(),
+        account: AccountHeader::StripeAccount("acct_1".to_owned()),
+    }
+}
+
+/// Room for one attempt and for no second, since the shortest pause is longer.
+fn once() -> Option<Instant> {
+    Some(Instant::now() + Duration::from_millis(400))
+}
+
+/// What one attempt against a server that replies with these bytes comes to.
+async fn first(bytes: impl Into<Vec<u8>>) -> Attempt {
+    let script = Script::start(vec![Reply::Bytes(bytes.into())]).await;
+    let sent = script.client().send(&refund(), once()).await;
+    assert_eq!(sent.attempts.len(), 1);
+    sent.attempts[0].clone()
+}
+
+#[tokio::test]
+async fn a_request_carries_its_headers_and_bytes_and_the_answer_comes_back_whole() {
+    let headers = "Request-Id: req_1\r\nIdempotent-Replayed: true\r\nStripe-Should-Retry: false\r\nRetry-After: 3\r\n\
+                   Stripe-Notice: old version\r\nStripe-Rate-Limited-Reason: global-rate\r\n";
+    let script = Script::start(vec![reply(200, headers, r#"{"id":"re_1"}"#)]).await;
+    let sent = script.client().send(&refund(), None).await;
+    let answer = sent.answer().unwrap();
+    assert_eq!((answer.status, answer.request_id.as_deref(), answer.replayed), (200, Some("req_1"), true));
+    assert_eq!((answer.should_retry, answer.retry_after), (Some(false), Some(Duration::from_secs(3))));
+    assert_eq!(answer.rate_limited_reason.as_deref(), Some("global-rate"));
+    assert_eq!(answer.json().unwrap()["id"], "re_1");
+
+    let request = script.requests().await.remove(0);
+    let (head, body) = request.split_once("\r\n\r\n").unwrap();
+    assert_eq!(body, BODY);
+    assert!(head.starts_with("POST /v1/refunds HTTP/1.1\r\n"), "{head}");
+    for line in [
+        "authorization: Bearer sk_test_scripted",
+        "stripe-version: 2026-10-28.endive",
+        "stripe-account: acct_1",
+        "idempotency-key: tg1-key",
+        "content-type: application/x-www-form-urlencoded",
+        concat!("user-agent: tollgate/", env!("CARGO_PKG_VERSION")),
+    ] {
+        assert!(head.lines().any(|sent| sent == line), "{line} is not in\n{head}");
+    }
+    assert!(!head.contains("traceparent"), "{head}");
+}
+
+#[tokio::test]
+async fn only_a_post_carries_an_idempotency_key() {
+    for verb in [Verb::Get, Verb::Delete] {
+        let script = Script::start(vec![reply(200, "", "{}")]).await;
+        let query = "expand[0]=charge".to_owned();
+        let outgoing = Outgoing { verb, query, body: Body::Empty, account: AccountHeader::None, ..refund() };
+        script.client().send(&outgoing, None).await;
+        let request = script.requests().await.remove(0);
+        assert!(
+            request.starts_with(&format!("{} /v1/refunds?expand[0]=charge HTTP/1.1", verb.as_str())),
+            "{request}"
+        );
+        assert!(!request.contains("idempotency-key") && !request.contains("stripe-account"), "{request}");
+    }
+}
+
+#[tokio::test]
+async fn an_upload_goes_to_the_files_host_and_never_goes_empty() {
+    let script = Script::start(vec![reply(200, "", "{}")]).await;
+    let options = Options { api_base: "https://api.invalid".to_owned(), ..script.options("http") };
+    let client = Client::new(&options).unwrap();
+    let upload = |bytes: &'static [u8]| Outgoing {
+        host: Host::Files,
+        body: Body::Multipart { boundary: "limit".to_owned(), bytes: bytes.into() },
+        account: AccountHeader::StripeContext("org_1/acct_1".to_owned()),
+        ..refund()
+    };
+    assert_eq!(client.send(&upload(b""), None).await.attempts, [Attempt::NotSent(Trouble::Unsendable)]);
+    client.send(&upload(b"--limit--"), None).await;
+    let request = script.requests().await.remove(0);
+    assert!(request.contains("content-type: multipart/form-data; boundary=limit\r\n"), "{request}");
+    assert!(request.contains("stripe-context: org_1/acct_1\r\n"), "{request}");
+    assert!(request.ends_with("\r\n\r\n--limit--"), "{request}");
+}
+
+#[tokio::test]
+async fn a_second_attempt_sends_the_same_key_and_bytes() {
+    let script = Script::start(vec![reply(409, "", "{}"), reply(200, "", r#"{"id":"re_1"}"#)]).await;
+    let sent = script.client().send(&refund(), None).await;
+    assert_eq!((sent.attempts.len(), sent.answer().unwrap().status), (2, 200));
+    let requests = script.requests().await;
+    assert_eq!(requests[0], requests[1]);
+    assert!(requests[0].contains("idempotency-key: tg1-key"));
+}
+
+#[tokio::test]
+async fn a_connection_dropped_before_the_answer_is_broken_and_tried_again() {
+    let script = Script::start(vec![Reply::Bytes(Vec::new()), reply(200, "", "{}")]).await;
+    let sent = script.client().send(&refund(), None).await;
+    assert_eq!((sent.attempts.len(), &sent.attempts[0]), (2, &Attempt::Broken(Trouble::Reset)));
+    let requests = script.requests().await;
+    assert_eq!(requests[0], requests[1]);
+}
+
+#[tokio::test]
+async fn half_an_answer_is_none() {
+    for half in [
+        "HTTP/1.1 200 x\r\ncontent-length: 100\r\n\r\n{\"id\":",
+        "HTTP/1.1 200 x\r\ntransfer-encoding: chunked\r\n\r\n5\r\n{\"id\":\r\n",
+        "HTTP/1.1 200 x\r\ncontent-le",
+    ] {
+        assert_eq!(first(half).await, Attempt::Broken(Trouble::Reset), "{half}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_never_comes_is_broken_when_the_time_of_an_attempt_is_over() {
+    let script = Script::start(vec![Reply::Silence, reply(200, "", "{}")]).await;
+    let options = Options { attempt_timeout: Duration::from_millis(300), ..script.options("http") };
+    let sent = Client::new(&options).unwrap().send(&refund(), once()).await;
+    assert_eq!(sent.attempts, [Attempt::Broken(Trouble::Timeout)]);
+}
+
+#[tokio::test]
+async fn what_is_not_json_is_still_an_answer() {
+    let page = "HTTP/1.1 502 x\r\ncontent-type: text/html\r\ncontent-length: 6\r\n\r\n<html>";
+    let Attempt::Answered(answer) = first(page).await else { panic!("an answer was expected") };
+    assert_eq!((answer.status, answer.json(), answer.error()), (502, None, None));
+}
+
+#[tokio::test]
+async fn a_redirect_is_an_answer_and_is_not_followed() {
+    let away = "HTTP/1.1 302 x\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n";
+    assert!(matches!(first(away).await, Attempt::Answered(Answer { status: 302, .. })));
+}
+
+#[tokio::test]
+async fn what_is_not_http_is_broken() {
+    assert_eq!(first("SSH-2.0-OpenSSH\r\n\r\n").await, Attempt::Broken(Trouble::Protocol));
+}
+
+#[tokio::test]
+async fn an_answer_over_the_limit_is_not_read_on() {
+    let mut bytes = Vec::new();
+    write!(bytes, "HTTP/1.1 200 x\r\ncontent-length: {}\r\n\r\n", STRIPE_ANSWER_BYTES_MAX + 1).unwrap();
+    bytes.resize(bytes.len() + STRIPE_ANSWER_BYTES_MAX + 1, b'1');
+    assert_eq!(first(bytes).await, Attempt::Broken(Trouble::TooLarge));
+}
+
+#[tokio::test]
+async fn nothing_was_sent_where_nobody_listens() {
+    let script = Script::start(Vec::new()).await;
+    let client = script.client();
+    script.requests().await;
+    assert_eq!(client.send(&refund(), once()).await.attempts, [Attempt::NotSent(Trouble::Connect)]);
+}
+
+#[tokio::test]
+async fn nothing_was_sent_to_a_host_without_address() {
+    let script = Script::start(Vec::new()).await;
+    let options = Options { api_base: "https://stripe.invalid".to_owned(), ..script.options("http") };
+    let sent = Client::new(&options).unwrap().send(&refund(), once()).await;
+    assert_eq!(sent.attempts, [Attempt::NotSent(Trouble::Dns)]);
+}
+
+#[tokio::test]
+async fn nothing_was_sent_to_a_server_that_speaks_no_tls() {
+    let script = Script::start(vec![reply(200, "", "{}")]).await;
+    let sent = Client::new(&script.options("https")).unwrap().send(&refund(), None).await;
+    assert_eq!(sent.attempts, [Attempt::NotSent(Trouble::Tls)]);
+    assert!(!script.requests().await[0].contains("sk_test_scripted"));
+}
+
+#[tokio::test]
+async fn a_path_that_climbs_is_not_sent() {
+    let script = Script::start(Vec::new()).await;
+    let outgoing = Outgoing { path: "/v1/refunds/..".to_owned(), ..refund() };
+    let sent = script.client().send(&outgoing, None).await;
+    assert_eq!(sent.attempts, [Attempt::NotSent(Trouble::Unsendable)]);
+}
+
+#[tokio::test]
+async fn after_the_deadline_nothing_is_sent_at_all() {
+    let script = Script::start(Vec::new()).await;
+    let sent = script.client().send(&refund(), Some(Instant::now())).await;
+    assert_eq!(sent.attempts, [Attempt::NotSent(Trouble::Deadline)]);
+}
+
+#[tokio::test]
+async fn no_attempt_begins_whose_pause_would_pass_the_deadline() {
+    let sent = try_until(once(), async |_| Attempt::Broken(Trouble::Reset)).await;
+    assert_eq!(sent.attempts, [Attempt::Broken(Trouble::Reset)]);
+}
+
+#[tokio::test]
+async fn an_attempt_that_has_begun_is_not_cut_off_by_the_deadline() {
+    let deadline = Instant::now() + Duration::from_millis(20);
+    let sent = try_until(Some(deadline), async |_| {
+        tokio::time::sleep_until(deadline + Duration::from_millis(20)).await;
+        Attempt::Answered(Answer { status: 200, ..Answer::default() })
+    });
+    assert_eq!(sent.await.answer().map(|answer| answer.status), Some(200));
+}
+
+#[test]
+fn a_client_does_not_show_its_key() {
+    let options = Options::new(Key::parse("sk_test_visible".into()).unwrap());
+    let client = Client::new(&options);
+    assert!(!format!("{options:?} {client:?}").contains("visible"));
+}

@@ -1,0 +1,208 @@
+//! One HTTP exchange with Stripe: the only place that knows the HTTP library. It tries once and decides nothing.
+
+mod base;
+mod trouble;
+
+use std::fmt;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use reqwest::{Certificate, Method, Request, Response, Url, redirect};
+
+use self::base::Base;
+use super::answer::{Answer, Attempt, Trouble};
+use super::key::Key;
+use super::outgoing::{AccountHeader, Body, Outgoing};
+use crate::contract::{Host, Verb};
+use crate::domain::limits::{
+    STRIPE_ANSWER_BYTES_MAX, STRIPE_IDLE_CONNECTIONS_MAX, STRIPE_IDLE_MS_MAX, STRIPE_MESSAGE_CHARS_MAX,
+};
+
+const USER_AGENT: &str = concat!("tollgate/", env!("CARGO_PKG_VERSION"));
+const STRIPE_VERSION: HeaderName = HeaderName::from_static("stripe-version");
+const STRIPE_ACCOUNT: HeaderName = HeaderName::from_static("stripe-account");
+const STRIPE_CONTEXT: HeaderName = HeaderName::from_static("stripe-context");
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+/// Why a client cannot be built.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    /// Not a URL, or one with more than scheme, host and port.
+    #[error("`{0}` is not a base address such as `https://api.stripe.com`")]
+    Address(String),
+    /// The key would cross a network in the clear.
+    #[error("`{0}` is not encrypted: plain `http` is for loopback addresses only")]
+    Unencrypted(String),
+    /// The extra certificates cannot be read.
+    #[error("the extra certificate authorities are not PEM certificates")]
+    Roots,
+    /// The machine has no usable certificate authorities, or the library refuses its settings.
+    #[error("no HTTP client can be set up; are the system's certificate authorities installed?")]
+    Library,
+}
+
+/// What a transport is built from.
+pub(super) struct Settings<'a> {
+    pub(super) api_base: &'a str,
+    pub(super) files_base: &'a str,
+    pub(super) key: &'a Key,
+    pub(super) extra_roots_pem: Option<&'a [u8]>,
+    pub(super) attempt_timeout: Duration,
+    pub(super) connect_timeout: Duration,
+}
+
+/// A pool of connections to Stripe's hosts.
+pub(super) struct Transport {
+    http: reqwest::Client,
+    api: Base,
+    files: Base,
+    authorization: HeaderValue,
+    attempt_timeout: Duration,
+}
+
+impl fmt::Debug for Transport {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Transport")
+            .field("api", &self.api)
+            .field("files", &self.files)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Transport {
+    pub(super) fn new(settings: &Settings<'_>) -> Result<Self, SetupError> {
+        let (api, files) = (Base::parse(settings.api_base)?, Base::parse(settings.files_base)?);
+        // An earlier provider, set by whoever embeds the gateway, stays.
+        drop(rustls::crypto::ring::default_provider().install_default());
+        let mut http = reqwest::Client::builder()
+            .user_agent(USER_AGENT)
+            .connect_timeout(settings.connect_timeout)
+            .pool_idle_timeout(Duration::from_millis(STRIPE_IDLE_MS_MAX))
+            .pool_max_idle_per_host(STRIPE_IDLE_CONNECTIONS_MAX)
+            .tcp_nodelay(true)
+            .http1_only()
+            .no_proxy()
+            .redirect(redirect::Policy::none())
+            .retry(reqwest::retry::never())
+            .referer(false);
+        if !api.is_encrypted() && !files.is_encrypted() {
+            // Without TLS, a machine without certificate authorities will do.
+            http = http.tls_certs_only([]);
+        } else if let Some(pem) = settings.extra_roots_pem {
+            let roots = Certificate::from_pem_bundle(pem).map_err(|_| SetupError::Roots)?;
+            if roots.is_empty() {
+                return Err(SetupError::Roots);
+            }
+            http = http.tls_certs_merge(roots);
+        }
+        let mut authorization = HeaderValue::from_str(&format!("Bearer {}", settings.key.expose()))
+            .map_err(|_| SetupError::Library)?;
+        authorization.set_sensitive(true);
+        let http = http.build().map_err(|_| SetupError::Library)?;
+        Ok(Self { http, api, files, authorization, attempt_timeout: settings.attempt_timeout })
+    }
+
+    /// Host and port, as traces name them.
+    pub(super) fn server(&self, host: Host) -> (&str, u16) {
+        self.base(host).server()
+    }
+
+    /// Sends once and reads the whole answer, within the time of one attempt.
+    pub(super) async fn exchange(&self, outgoing: &Outgoing) -> Attempt {
+        let Some(request) = self.request(outgoing) else {
+            return Attempt::NotSent(Trouble::Unsendable);
+        };
+        let exchange = async {
+            match self.http.execute(request).await {
+                Ok(response) => read(response).await,
+                Err(error) => trouble::while_sending(&error),
+            }
+        };
+        // Connecting has a shorter limit of its own, so that this one means that something was sent.
+        tokio::time::timeout(self.attempt_timeout, exchange)
+            .await
+            .unwrap_or(Attempt::Broken(Trouble::Timeout))
+    }
+
+    fn base(&self, host: Host) -> &Base {
+        match host {
+            Host::Api => &self.api,
+            Host::Files => &self.files,
+        }
+    }
+
+    /// `None` when HTTP has no way to say it.
+    fn request(&self, outgoing: &Outgoing) -> Option<Request> {
+        let url: Url = self.base(outgoing.host).join(&outgoing.path, &outgoing.query)?;
+        let (method, keyed) = match outgoing.verb {
+            Verb::Get => (Method::GET, false),
+            Verb::Post => (Method::POST, true),
+            Verb::Delete => (Method::DELETE, false),
+        };
+        let mut request = Request::new(method, url);
+        let headers = request.headers_mut();
+        headers.insert(AUTHORIZATION, self.authorization.clone());
+        headers.insert(STRIPE_VERSION, outgoing.version.parse().ok()?);
+        match &outgoing.account {
+            AccountHeader::None => None,
+            AccountHeader::StripeAccount(id) => headers.insert(STRIPE_ACCOUNT, id.parse().ok()?),
+            AccountHeader::StripeContext(path) => headers.insert(STRIPE_CONTEXT, path.parse().ok()?),
+        };
+        if let (true, Some(key)) = (keyed, &outgoing.idempotency_key) {
+            headers.insert(IDEMPOTENCY_KEY, key.parse().ok()?);
+        }
+        let (content_type, bytes) = match &outgoing.body {
+            Body::Empty => return Some(request),
+            Body::Form(text) => {
+                (HeaderValue::from_static("application/x-www-form-urlencoded"), Bytes::from(text.clone()))
+            }
+            Body::Multipart { bytes, .. } if bytes.is_empty() => return None,
+            Body::Multipart { boundary, bytes } => {
+                (format!("multipart/form-data; boundary={boundary}").parse().ok()?, bytes.clone())
+            }
+        };
+        headers.insert(CONTENT_TYPE, content_type);
+        *request.body_mut() = Some(bytes.into());
+        Some(request)
+    }
+}
+
+/// Reads the answer to its end; half an answer is none.
+async fn read(mut response: Response) -> Attempt {
+    let mut body = BytesMut::new();
+    loop {
+        match response.chunk().await {
+            Ok(Some(chunk)) if body.len() + chunk.len() > STRIPE_ANSWER_BYTES_MAX => {
+                return Attempt::Broken(Trouble::TooLarge);
+            }
+            Ok(Some(chunk)) => body.extend_from_slice(&chunk),
+            Ok(None) => break,
+            Err(error) => return Attempt::Broken(trouble::while_reading(&error)),
+        }
+    }
+    let headers = response.headers();
+    if let Some(notice) = text(headers, "stripe-notice") {
+        let notice: String = notice.chars().take(STRIPE_MESSAGE_CHARS_MAX).collect();
+        tracing::warn!(notice, "notice from Stripe");
+    }
+    Attempt::Answered(Answer {
+        status: response.status().as_u16(),
+        request_id: text(headers, "request-id").map(str::to_owned),
+        replayed: flag(headers, "idempotent-replayed") == Some(true),
+        should_retry: flag(headers, "stripe-should-retry"),
+        rate_limited_reason: text(headers, "stripe-rate-limited-reason").map(str::to_owned),
+        retry_after: text(headers, RETRY_AFTER.as_str())
+            .and_then(|text| text.parse().ok())
+            .map(Duration::from_secs),
+        body: body.freeze(),
+    })
+}
+
+fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok()
+}
+
+fn flag(headers: &HeaderMap, name: &str) -> Option<bool> {
+    text(headers, name)?.to_ascii_lowercase().parse().ok()
+}
