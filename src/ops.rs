@@ -20,45 +20,43 @@ pub struct Readiness(Arc<AtomicBool>);
 
 impl Readiness {
     /// Says whether new calls are wanted.
-    pub fn set(&self, ready: bool) {
+    pub fn set_ready(&self, ready: bool) {
         self.0.store(ready, Ordering::Release);
     }
 
     /// Whether new calls are wanted.
     #[must_use]
-    pub fn get(&self) -> bool {
+    pub fn is_ready(&self) -> bool {
         self.0.load(Ordering::Acquire)
     }
 }
 
 /// What the routes show.
 #[derive(Clone, Debug)]
-pub struct OpsState {
-    /// What was counted.
-    pub metrics: Metrics,
-    /// Whether new calls are wanted.
-    pub readiness: Readiness,
+struct Shown {
+    metrics: Metrics,
+    readiness: Readiness,
 }
 
 /// `/livez` answers as long as the process can; `/readyz` says 503 while no new calls are wanted; `/metrics` is for
 /// Prometheus.
-pub fn router(state: OpsState) -> Router {
+pub fn router(metrics: Metrics, readiness: Readiness) -> Router {
     Router::new()
         .route("/livez", get(|| async { "alive\n" }))
         .route("/readyz", get(ready))
-        .route("/metrics", get(metrics))
-        .with_state(state)
+        .route("/metrics", get(text))
+        .with_state(Shown { metrics, readiness })
 }
 
-async fn ready(State(state): State<OpsState>) -> (StatusCode, &'static str) {
-    if state.readiness.get() {
+async fn ready(State(state): State<Shown>) -> (StatusCode, &'static str) {
+    if state.readiness.is_ready() {
         (StatusCode::OK, "ready\n")
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, "not ready\n")
     }
 }
 
-async fn metrics(State(state): State<OpsState>) -> Response {
+async fn text(State(state): State<Shown>) -> Response {
     match state.metrics.text() {
         Ok(text) => ([(header::CONTENT_TYPE, METRICS_CONTENT_TYPE)], text).into_response(),
         Err(error) => {
@@ -75,9 +73,9 @@ mod tests {
 
     use super::*;
 
-    async fn ask(state: &OpsState, path: &str) -> (StatusCode, String) {
+    async fn ask(state: &Shown, path: &str) -> (StatusCode, String) {
         let request = http::Request::get(path).body(axum::body::Body::empty()).unwrap();
-        let response = router(state.clone()).oneshot(request).await.unwrap();
+        let response = router(state.metrics.clone(), state.readiness.clone()).oneshot(request).await.unwrap();
         let status = response.status();
         let body = response.into_body().collect().await.unwrap().to_bytes();
         (status, String::from_utf8(body.to_vec()).unwrap())
@@ -85,18 +83,18 @@ mod tests {
 
     #[tokio::test]
     async fn it_is_alive_always_and_ready_when_told() {
-        let state = OpsState { metrics: Metrics::new().unwrap(), readiness: Readiness::default() };
+        let state = Shown { metrics: Metrics::new().unwrap(), readiness: Readiness::default() };
         assert_eq!(ask(&state, "/livez").await.0, StatusCode::OK);
         assert_eq!(ask(&state, "/readyz").await.0, StatusCode::SERVICE_UNAVAILABLE);
-        state.readiness.set(true);
+        state.readiness.set_ready(true);
         assert_eq!(ask(&state, "/readyz").await.0, StatusCode::OK);
-        state.readiness.set(false);
+        state.readiness.set_ready(false);
         assert_eq!(ask(&state, "/readyz").await.0, StatusCode::SERVICE_UNAVAILABLE);
     }
 
     #[tokio::test]
     async fn metrics_are_shown_as_counted() {
-        let state = OpsState { metrics: Metrics::new().unwrap(), readiness: Readiness::default() };
+        let state = Shown { metrics: Metrics::new().unwrap(), readiness: Readiness::default() };
         state.metrics.unknown_outcome();
         let (status, text) = ask(&state, "/metrics").await;
         assert_eq!(status, StatusCode::OK);

@@ -1,11 +1,11 @@
 //! Turns gathered settings into typed ones and applies the rules between them; every fault is noted and none ends the
 //! search for more.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 
 use super::fault::Faults;
 use super::keys::{self, Shape};
@@ -97,7 +97,18 @@ impl Reader<'_> {
     fn callers(&mut self) -> Vec<CallerConfig> {
         let set = self.values.keys().filter_map(|path| path.strip_prefix("callers."));
         let names: BTreeSet<&str> = set.filter_map(|rest| rest.split('.').next()).collect();
-        names.into_iter().filter_map(|name| self.caller(name)).collect()
+        let callers: Vec<_> = names.into_iter().filter_map(|name| self.caller(name)).collect();
+        let mut seen = BTreeMap::new();
+        for CallerConfig { name, token, .. } in &callers {
+            if let Some(other) = seen.insert(token.expose_secret(), name) {
+                self.faults.add(
+                    &format!("callers.{name}.token"),
+                    format!("is the token of `{other}` too"),
+                    "",
+                );
+            }
+        }
+        callers
     }
 
     fn caller(&mut self, name: &str) -> Option<CallerConfig> {

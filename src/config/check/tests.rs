@@ -163,6 +163,12 @@ fn beyond_loopback_a_callers_token_is_needed() {
 }
 
 #[test]
+fn one_token_cannot_be_two_callers() {
+    let toml = "[callers.a]\ntoken = \"0123456789abcdef\"\n[callers.b]\ntoken = \"0123456789abcdef\"\n";
+    assert_eq!(Setup::sound().toml(toml).faults(), ["`callers.b.token`: is the token of `a` too"]);
+}
+
+#[test]
 fn plain_http_reaches_the_sandbox_only() {
     for (base, fine) in [
         ("http://127.0.0.1:7403", true),
