@@ -5,6 +5,7 @@ mod account;
 mod book;
 mod control;
 mod customers;
+mod delivery;
 mod disk;
 mod error;
 mod events;
@@ -15,6 +16,7 @@ mod idempotency;
 mod ids;
 mod money;
 mod object;
+mod outbox;
 mod page;
 mod pipeline;
 mod rate;
@@ -25,6 +27,7 @@ mod shape;
 mod state;
 #[cfg(test)]
 mod tests;
+mod webhook_endpoints;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -156,6 +159,7 @@ impl Sandbox {
         if let Some(kept) = disk::load(options.state_file.as_deref()).await? {
             state.kept = kept;
             state.kept.keys.forget_in_flight();
+            state.kept.outbox.resume();
         }
         let rate = Mutex::new(rate::Bucket::new(options.rate_limit_per_second, options.clock.monotonic()));
         let shared = Arc::new(Shared { options, state: Mutex::new(state), rate });
@@ -163,6 +167,7 @@ impl Sandbox {
         let tasks = vec![
             tokio::spawn(server::serve(listener, Arc::clone(&shared), stopped.clone())),
             tokio::spawn(server::settle(Arc::clone(&shared), stopped.clone())),
+            tokio::spawn(delivery::run(Arc::clone(&shared), stopped.clone())),
             tokio::spawn(disk::keep(Arc::clone(&shared), stopped)),
         ];
         Ok(Handle { address, shared, stop, tasks })

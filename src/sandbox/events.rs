@@ -4,7 +4,7 @@
 use serde_json::Value;
 
 use super::error::Error;
-use super::object::{Object, flag, int, text};
+use super::object::{Object, int, text};
 use super::page;
 use super::routes::{Call, LIST, Route, get, list};
 
@@ -45,12 +45,9 @@ fn all(call: &mut Call<'_>) -> Result<Value, Error> {
         int(event, "created") >= oldest
             && one.is_none_or(|pattern| fits(pattern, kind))
             && (types.is_empty() || types.iter().any(|pattern| fits(pattern, kind)))
-            && delivered.is_none_or(|wanted| wanted != flag(event, UNDELIVERED))
+            && delivered.is_none_or(|wanted| wanted == (int(event, "pending_webhooks") == 0))
     })
 }
-
-/// The event's own mark that a delivery failed or is still to be done.
-pub(super) const UNDELIVERED: &str = "_undelivered";
 
 /// Whether an event type fits a pattern, in which `*` stands for any text.
 pub(super) fn fits(pattern: &str, kind: &str) -> bool {

@@ -43,6 +43,14 @@ pub enum Kind {
     Html,
     /// The connection is reset before anything happened.
     Reset,
+    /// An event is delivered twice.
+    WebhookDuplicate,
+    /// An event's delivery is held back (2 s, or `ms`, of sandbox time), so that later events overtake it.
+    WebhookReorder,
+    /// An event is not delivered at all, and not tried again.
+    WebhookDrop,
+    /// An event is signed with a wrong secret.
+    WebhookCorruptSignature,
 }
 
 /// Which requests a fault meets; empty means all.
@@ -52,7 +60,7 @@ pub struct Match {
     /// The HTTP method in capitals.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub method: Option<String>,
-    /// How the path begins.
+    /// How the path begins; with the `webhook_` kinds, how the event's type behind a slash begins.
     #[serde(default)]
     pub path_prefix: String,
 }
@@ -84,7 +92,7 @@ pub struct Fault {
     /// With `status`: the error's code.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<String>,
-    /// With `latency` and `latency_after`: how long, in milliseconds.
+    /// With `latency`, `latency_after` and `webhook_reorder`: how long, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ms: Option<u64>,
     /// How many requests it meets; all when absent.
@@ -140,8 +148,15 @@ impl Fault {
     /// Whether the fault meets such a request.
     #[must_use]
     pub fn fits(&self, method: &str, path: &str) -> bool {
-        self.requests.method.as_deref().is_none_or(|wanted| wanted == method)
+        !self.kind.of_webhooks()
+            && self.requests.method.as_deref().is_none_or(|wanted| wanted == method)
             && path.starts_with(&self.requests.path_prefix)
+    }
+
+    /// Whether the fault meets the delivery of an event of that type.
+    #[must_use]
+    pub fn fits_event(&self, kind: &str) -> bool {
+        self.kind.of_webhooks() && format!("/{kind}").starts_with(&self.requests.path_prefix)
     }
 
     fn check(&self) -> Result<(), Error> {
@@ -152,6 +167,7 @@ impl Fault {
             }
             Kind::Latency | Kind::LatencyAfter if self.ms.is_none() => "needs `ms`",
             Kind::Status | Kind::Latency | Kind::LatencyAfter => "",
+            Kind::WebhookReorder if self.status.is_none() && !self.saved && !self.effect => "",
             _ if self.status.is_some() || self.saved || self.effect || self.ms.is_some() => {
                 "takes no `status`, `saved`, `effect` or `ms`"
             }
@@ -166,6 +182,13 @@ impl Fault {
 }
 
 impl Kind {
+    fn of_webhooks(self) -> bool {
+        matches!(
+            self,
+            Self::WebhookDuplicate | Self::WebhookReorder | Self::WebhookDrop | Self::WebhookCorruptSignature
+        )
+    }
+
     fn name(self) -> &'static str {
         match self {
             Self::DropBefore => "drop_before",
@@ -176,6 +199,10 @@ impl Kind {
             Self::LatencyAfter => "latency_after",
             Self::Html => "html",
             Self::Reset => "reset",
+            Self::WebhookDuplicate => "webhook_duplicate",
+            Self::WebhookReorder => "webhook_reorder",
+            Self::WebhookDrop => "webhook_drop",
+            Self::WebhookCorruptSignature => "webhook_corrupt_signature",
         }
     }
 }

@@ -5,12 +5,15 @@ use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 
+use super::outbox::{self, Delivery};
 use super::state::State;
 
 /// What will happen. Each variant names the object it happens to.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Change {
+    /// An event is sent again, or at last.
+    Deliver(Delivery),
     /// A pending balance transaction moves to the available balance.
     FundsAvailable { balance_transaction: String },
 }
@@ -18,6 +21,7 @@ pub(super) enum Change {
 impl Change {
     pub(super) fn apply(self, state: &mut State) {
         match self {
+            Self::Deliver(delivery) => outbox::put(state, delivery),
             Self::FundsAvailable { balance_transaction } => {
                 super::money::release(state, &balance_transaction);
             }

@@ -11,11 +11,12 @@ use tokio::sync::Notify;
 
 use super::book::Book;
 use super::error::Error;
-use super::fault::Fault;
+use super::fault::{Fault, Kind};
 use super::idempotency::Keys;
 use super::ids::Ids;
 use super::money::Money;
 use super::object::{self, Object};
+use super::outbox::{self, Outbox};
 use super::schedule::{Change, Schedule};
 use super::{Options, WebhookTarget};
 use crate::domain::clock::Clock;
@@ -39,6 +40,7 @@ pub(super) struct Kept {
     pub(super) keys: Keys,
     pub(super) book: Book,
     pub(super) money: Money,
+    pub(super) outbox: Outbox,
     pub(super) schedule: Schedule,
 }
 
@@ -51,7 +53,7 @@ pub(super) struct State {
     pub(super) cause: Cause,
     pub(super) account_id: String,
     pub(super) api_version: String,
-    /// Woken whenever an event is appended.
+    /// Woken whenever a delivery comes due.
     pub(super) emitted: Arc<Notify>,
     clock: Arc<dyn Clock>,
 }
@@ -65,6 +67,7 @@ impl State {
             keys: Keys::default(),
             book: Book::default(),
             money: Money::default(),
+            outbox: Outbox::default(),
             schedule: Schedule::default(),
         };
         Self {
@@ -89,6 +92,12 @@ impl State {
         self.now_ms().div_euclid(SECOND_MS)
     }
 
+    /// The time other machines have, in Unix seconds: signatures are dated with it, since receivers compare the date
+    /// with their own clock and know nothing of the test clock.
+    pub(super) fn real_seconds(&self) -> i64 {
+        self.clock.wall().div_euclid(SECOND_MS)
+    }
+
     /// Moves the test clock forward and carries out what came due, in order of time.
     pub(super) fn advance(&mut self, by: Duration) {
         let by = i64::try_from(by.as_millis()).unwrap_or(i64::MAX);
@@ -99,12 +108,13 @@ impl State {
     }
 
     /// A number that differs whenever the kept state may: ids, time and book move with every request and change.
-    pub(super) fn version(&self) -> (u64, u64, i64, usize) {
+    pub(super) fn version(&self) -> (u64, u64, i64, usize, (u64, usize)) {
         (
             self.kept.ids.position(),
             self.kept.book.received,
             self.kept.clock_offset_ms,
             self.kept.schedule.len(),
+            self.kept.outbox.position(),
         )
     }
 
@@ -173,11 +183,24 @@ impl State {
         event: &str,
         change: impl FnOnce(&mut Object),
     ) -> Object {
+        self.update_as(kind, id, &[event], change)
+    }
+
+    /// Like `update`, for a change that several event types tell of.
+    pub(super) fn update_as(
+        &mut self,
+        kind: &str,
+        id: &str,
+        events: &[&str],
+        change: impl FnOnce(&mut Object),
+    ) -> Object {
         let before = self.get(kind, id).cloned().unwrap_or_default();
         let after = self.change(kind, id, change);
         let previous = object::previous(&before, &after);
         if !previous.is_empty() {
-            self.append(event, &after, Some(previous));
+            for event in events {
+                self.append(event, &after, Some(previous.clone()));
+            }
         }
         after
     }
@@ -192,12 +215,14 @@ impl State {
         self.append(event, object, None);
     }
 
-    fn append(&mut self, event: &str, object: &Object, previous: Option<Object>) {
+    /// Appends an event about the object, with what it was before the change.
+    pub(super) fn append(&mut self, event: &str, object: &Object, previous: Option<Object>) {
         let mut data = object::from(json!({"object": object::shown(object)}));
         if let Some(previous) = previous {
             data.insert("previous_attributes".to_owned(), Value::Object(previous));
         }
         let id = self.new_id("evt");
+        let targets = outbox::targets(self, event);
         let event = json!({
             "id": id,
             "object": "event",
@@ -205,12 +230,12 @@ impl State {
             "created": self.now(),
             "data": data,
             "livemode": false,
-            "pending_webhooks": self.webhooks.len(),
+            "pending_webhooks": targets.len(),
             "request": {"id": self.cause.request_id, "idempotency_key": self.cause.idempotency_key},
             "type": event,
         });
         self.insert(object::from(event));
-        self.emitted.notify_waiters();
+        outbox::add(self, &id, targets);
     }
 
     /// Plans a change for later, in sandbox time.
@@ -228,11 +253,20 @@ impl State {
         self.cause = cause;
     }
 
-    /// The first fault that fits the request, counted down; a fault whose times are used up is dropped.
+    /// The first fault that meets the request, counted down; a fault whose times are used up is dropped.
     pub(super) fn take_fault(&mut self, method: &str, path: &str) -> Option<Fault> {
-        let candidates: Vec<_> = (0..self.faults.len())
-            .filter(|at| self.faults.get(*at).is_some_and(|f| f.fits(method, path)))
-            .collect();
+        self.take_first(|fault| fault.fits(method, path))
+    }
+
+    /// The first fault that meets the delivery of an event of that type; one that was `held` back before is not held
+    /// back again.
+    pub(super) fn take_delivery_fault(&mut self, kind: &str, held: bool) -> Option<Fault> {
+        self.take_first(|fault| fault.fits_event(kind) && !(held && fault.kind == Kind::WebhookReorder))
+    }
+
+    fn take_first(&mut self, fits: impl Fn(&Fault) -> bool) -> Option<Fault> {
+        let candidates: Vec<_> =
+            (0..self.faults.len()).filter(|at| self.faults.get(*at).is_some_and(&fits)).collect();
         for at in candidates {
             let probability = self.faults.get(at).and_then(|fault| fault.probability).unwrap_or(1.0);
             if probability < 1.0 && !self.chance(probability) {
