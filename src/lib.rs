@@ -7,6 +7,6 @@ pub mod events;
 pub mod ops;
 pub mod proto;
 pub mod sandbox;
+pub mod store;
 pub mod stripe;
 pub mod telemetry;
-pub mod store;

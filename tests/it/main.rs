@@ -1,1 +1,13 @@
 //! The integration tests: gateway and sandbox in one process.
+
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking and may print"
+)]
+
+mod golden;
+mod layers;

@@ -1,0 +1,37 @@
+# One-line recipes; whatever needs more than a line is a script.
+
+# Everything that has to hold before a change lands.
+test:
+    scripts/test
+
+# The quick look while writing.
+check:
+    cargo check --all-targets
+
+# Formats the sources.
+fmt:
+    cargo fmt
+
+# The lints that the tests demand.
+lint:
+    cargo clippy --all-targets -- -D warnings
+
+# The contract's lints.
+proto:
+    scripts/tools && tests/judges/node/node_modules/.bin/buf lint
+
+# The gateway and a Stripe to play with.
+dev:
+    cargo run --release -- dev
+
+# Accepts what golden files now say.
+golden:
+    UPDATE_GOLDEN=1 cargo test golden names_and_labels
+
+# Licences, advisories and sources of the dependencies.
+deny:
+    cargo deny check
+
+# The documentation of the code.
+doc:
+    cargo doc --no-deps --open
