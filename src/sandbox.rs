@@ -3,10 +3,14 @@
 
 mod account;
 mod book;
+mod cards;
+mod charges;
 mod control;
+mod customer_items;
 mod customers;
 mod delivery;
 mod disk;
+mod disputes;
 mod error;
 mod events;
 mod expand;
@@ -18,15 +22,22 @@ mod money;
 mod object;
 mod outbox;
 mod page;
+mod payment_intents;
+mod payment_methods;
+mod payments;
+mod payouts;
 mod pipeline;
 mod rate;
 mod routes;
 mod schedule;
+mod search;
 mod server;
 mod shape;
 mod state;
 #[cfg(test)]
 mod tests;
+mod triggers;
+mod warnings;
 mod webhook_endpoints;
 
 use std::net::SocketAddr;

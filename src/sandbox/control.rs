@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::fault::{self, Fault};
 use super::pipeline::{Asked, Reply};
-use super::{Shared, WebhookTarget};
+use super::{Shared, WebhookTarget, object, payments, triggers};
 
 /// Where the control endpoints live.
 pub(super) const PREFIX: &str = "/_sandbox/";
@@ -52,6 +52,24 @@ impl Control {
         self.shared.state().faults.clear();
     }
 
+    /// Answers a PaymentIntent that waits for its customer (`requires_action`): authenticated, or not.
+    ///
+    /// # Errors
+    /// What the API would say: no such PaymentIntent, or it does not wait.
+    pub fn authenticate(&self, payment_intent: &str, passed: bool) -> Result<Value, String> {
+        let intent = payments::authenticate(&mut self.shared.state(), payment_intent, passed);
+        intent.map(|intent| object::shown(&intent)).map_err(|error| error.to_string())
+    }
+
+    /// Makes a plausible object with the flow that ends in an event of the given type, and answers the object. Events of
+    /// things that take time, such as a payout's arrival, follow in sandbox time.
+    ///
+    /// # Errors
+    /// When the type has no flow, with those that have, or when the flow's own calls are refused.
+    pub fn trigger(&self, event_type: &str) -> Result<Value, String> {
+        triggers::run(&mut self.shared.state(), event_type)
+    }
+
     /// Replaces the webhook targets.
     pub fn set_webhooks(&self, targets: Vec<WebhookTarget>) {
         self.shared.state().webhooks = targets;
@@ -76,7 +94,11 @@ pub(super) fn answer(shared: &Arc<Shared>, asked: &Asked, peer: IpAddr) -> Reply
             control.clear_faults();
             Ok(json!([]))
         }
+        ("POST", "authenticate") => body(asked).and_then(|body| authenticate(&control, &body)),
         ("POST", "webhooks") => body(asked).and_then(|body| webhooks(&control, body)),
+        ("POST", name) if name.starts_with("triggers/") => {
+            control.trigger(name.trim_start_matches("triggers/"))
+        }
         _ => return refused(404, "no such control endpoint"),
     };
     match done {
@@ -109,6 +131,13 @@ fn faults(control: &Control, body: Value) -> Result<Value, String> {
         control.add_fault(fault);
     }
     Ok(json!(control.shared.state().faults))
+}
+
+fn authenticate(control: &Control, body: &Value) -> Result<Value, String> {
+    let intent =
+        body.get("payment_intent").and_then(Value::as_str).ok_or("`payment_intent` must be an id")?;
+    let passed = body.get("passed").and_then(Value::as_bool).unwrap_or(true);
+    control.authenticate(intent, passed)
 }
 
 fn webhooks(control: &Control, body: Value) -> Result<Value, String> {

@@ -161,9 +161,7 @@ fn included(state: &State, owner: &Object, field: &str) -> Option<Value> {
         ("customer", "sources" | "subscriptions") => {
             Some(list("none", "customer", format!("/v1/customers/{id}/{field}")))
         }
-        ("customer", "cash_balance") => state
-            .get("cash_balance", id)
-            .map(|cash| Value::Object(super::object::from(super::object::shown(cash)))),
+        ("customer", "cash_balance") => Some(super::customer_items::cash_balance(owner)),
         ("customer", "invoice_credit_balance") => Some(json!({})),
         ("customer", "tax") => {
             Some(json!({"automatic_tax": "unrecognized_location", "ip_address": null, "location": null}))

@@ -17,7 +17,8 @@ pub(super) fn list(
     filter: impl Fn(&Object, &Object) -> bool,
 ) -> Result<Value, Error> {
     let params = &call.params;
-    let items = call.state.all(kind).rev().filter(|item| in_range(item, params) && filter(item, params));
+    let items =
+        call.state.all(kind).rev().filter(|item| within(item, params, "created") && filter(item, params));
     of(call.path, params, items)
 }
 
@@ -76,19 +77,20 @@ pub(super) fn equal(object: &Object, params: &Object, names: &[&str]) -> bool {
     names.iter().all(|name| params.get(*name).is_none_or(|wanted| object.get(*name) == Some(wanted)))
 }
 
-fn in_range(object: &Object, params: &Object) -> bool {
-    let created = int(object, "created");
-    match params.get("created") {
+/// Whether the object's instant lies where the parameter of the same name says, if given.
+pub(super) fn within(object: &Object, params: &Object, name: &str) -> bool {
+    let instant = int(object, name);
+    match params.get(name) {
         Some(Value::Object(bounds)) => bounds.iter().all(|(bound, value)| {
             let value = value.as_i64().unwrap_or_default();
             match bound.as_str() {
-                "gt" => created > value,
-                "gte" => created >= value,
-                "lt" => created < value,
-                _ => created <= value,
+                "gt" => instant > value,
+                "gte" => instant >= value,
+                "lt" => instant < value,
+                _ => instant <= value,
             }
         }),
-        Some(Value::Number(exact)) => exact.as_i64() == Some(created),
+        Some(Value::Number(exact)) => exact.as_i64() == Some(instant),
         _ => true,
     }
 }

@@ -5,7 +5,10 @@ use serde_json::Value;
 use super::error::Error;
 use super::object::Object;
 use super::state::State;
-use super::{account, customers, events, money, webhook_endpoints};
+use super::{
+    account, charges, customer_items, customers, events, money, payment_intents, payment_methods, payouts,
+    warnings, webhook_endpoints,
+};
 
 /// Parameters every list takes.
 pub(super) const LIST: &str = "limit:int starting_after ending_before created:range";
@@ -105,8 +108,19 @@ pub(super) const fn delete(pattern: &'static str, object: &'static str, handler:
 }
 
 /// Every table; within one, a fixed segment stands before a variable one.
-const TABLES: &[&[Route]] =
-    &[account::ROUTES, customers::ROUTES, events::ROUTES, money::ROUTES, webhook_endpoints::ROUTES];
+const TABLES: &[&[Route]] = &[
+    account::ROUTES,
+    charges::ROUTES,
+    customer_items::ROUTES,
+    customers::ROUTES,
+    events::ROUTES,
+    money::ROUTES,
+    payment_intents::ROUTES,
+    payment_methods::ROUTES,
+    payouts::ROUTES,
+    warnings::ROUTES,
+    webhook_endpoints::ROUTES,
+];
 
 /// The endpoint for a request, with the path's variable segments.
 pub(super) fn find<'a>(method: &str, path: &'a str) -> Result<(&'static Route, Vec<&'a str>), Error> {

@@ -16,12 +16,15 @@ pub(super) enum Change {
     Deliver(Delivery),
     /// A pending balance transaction moves to the available balance.
     FundsAvailable { balance_transaction: String },
+    /// A payout reaches the bank, or comes back from it.
+    PayoutArrives { payout: String },
 }
 
 impl Change {
     pub(super) fn apply(self, state: &mut State) {
         match self {
             Self::Deliver(delivery) => outbox::put(state, delivery),
+            Self::PayoutArrives { payout } => super::payouts::arrive(state, &payout),
             Self::FundsAvailable { balance_transaction } => {
                 super::money::release(state, &balance_transaction);
             }

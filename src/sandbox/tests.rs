@@ -1,5 +1,7 @@
 //! Tests through a real socket: what a client sees, headers and broken connections included.
 
+mod payments;
+
 use std::sync::Arc;
 use std::time::Duration;
 
