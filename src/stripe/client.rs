@@ -28,7 +28,7 @@ pub struct Options {
     pub extra_roots_pem: Option<Vec<u8>>,
     /// How long one attempt may take, from connecting to the last byte.
     pub attempt_timeout: Duration,
-    /// How long connecting may take, TLS included; must be shorter than an attempt.
+    /// How long connecting may take, TLS included. Shorter than an attempt, or nobody can tell that nothing was sent.
     pub connect_timeout: Duration,
 }
 

@@ -1,7 +1,6 @@
 //! Stripe's errors as they stand in a body. What a gRPC caller may read of one is decided here; which status it becomes
 //! is not.
 
-use serde::Deserialize;
 use serde_json::Value;
 
 use crate::domain::limits::STRIPE_MESSAGE_CHARS_MAX;
@@ -44,26 +43,18 @@ pub struct StripeError {
     pub setup_intent_id: Option<String>,
 }
 
-/// The members of `{"error": {...}}` that are kept.
-#[derive(Deserialize)]
-struct Envelope<'a> {
-    #[serde(borrow)]
-    error: &'a serde_json::value::RawValue,
-    error_description: Option<String>,
-}
-
 impl StripeError {
     /// Reads the error of a body, in the API's shape or in that of OAuth (`error` is a text there); `None` when the body
     /// carries none.
     #[must_use]
     pub fn parse(body: &[u8]) -> Option<Self> {
-        let envelope: Envelope<'_> = serde_json::from_slice(body).ok()?;
-        match serde_json::from_str(envelope.error.get()).ok()? {
-            Value::Object(members) => Some(Self::of(&members)),
+        let body: Value = serde_json::from_slice(body).ok()?;
+        match body.get("error")? {
+            Value::Object(members) => Some(Self::of(members)),
             Value::String(code) => Some(Self {
                 kind: "oauth_error".to_owned(),
-                code: Some(code),
-                message: envelope.error_description,
+                code: Some(code.clone()),
+                message: body.get("error_description").and_then(Value::as_str).map(str::to_owned),
                 ..Self::default()
             }),
             Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) => None,

@@ -27,7 +27,8 @@ pub struct Outgoing {
     pub query: String,
     /// What follows the headers.
     pub body: Body,
-    /// The idempotency key; sent with POST only, since Stripe takes none elsewhere.
+    /// The idempotency key. A POST without one is refused before it is sent; GET and DELETE go without, since Stripe
+    /// takes none there (docs.stripe.com/api/idempotent_requests).
     pub idempotency_key: Option<String>,
     /// Value of `Stripe-Version`.
     pub version: String,

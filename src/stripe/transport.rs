@@ -135,10 +135,11 @@ impl Transport {
     /// `None` when HTTP has no way to say it.
     fn request(&self, outgoing: &Outgoing) -> Option<Request> {
         let url: Url = self.base(outgoing.host).join(&outgoing.path, &outgoing.query)?;
-        let (method, keyed) = match outgoing.verb {
-            Verb::Get => (Method::GET, false),
-            Verb::Post => (Method::POST, true),
-            Verb::Delete => (Method::DELETE, false),
+        let (method, key) = match outgoing.verb {
+            Verb::Get => (Method::GET, None),
+            // Without a key, a second attempt could be a second effect.
+            Verb::Post => (Method::POST, Some(outgoing.idempotency_key.as_deref()?)),
+            Verb::Delete => (Method::DELETE, None),
         };
         let mut request = Request::new(method, url);
         let headers = request.headers_mut();
@@ -149,7 +150,7 @@ impl Transport {
             AccountHeader::StripeAccount(id) => headers.insert(STRIPE_ACCOUNT, id.parse().ok()?),
             AccountHeader::StripeContext(path) => headers.insert(STRIPE_CONTEXT, path.parse().ok()?),
         };
-        if let (true, Some(key)) = (keyed, &outgoing.idempotency_key) {
+        if let Some(key) = key {
             headers.insert(IDEMPOTENCY_KEY, key.parse().ok()?);
         }
         let (content_type, bytes) = match &outgoing.body {

@@ -1,5 +1,8 @@
 //! The client against a scripted server: what is sent, what counts as sent, and when it is sent again.
 
+mod seen;
+mod tls;
+
 use std::io::Write as _;
 
 use super::*;
@@ -81,6 +84,13 @@ async fn only_a_post_carries_an_idempotency_key() {
         );
         assert!(!request.contains("idempotency-key") && !request.contains("stripe-account"), "{request}");
     }
+}
+
+#[tokio::test]
+async fn a_post_without_a_key_is_not_sent() {
+    let script = Script::start(Vec::new()).await;
+    let sent = script.client().send(&Outgoing { idempotency_key: None, ..refund() }, None).await;
+    assert_eq!(sent.attempts, [Attempt::NotSent(Trouble::Unsendable)]);
 }
 
 #[tokio::test]
