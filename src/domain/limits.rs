@@ -52,3 +52,13 @@ pub const SIGNATURE_AGE_S_MAX: i64 = 300;
 pub const EVENT_TYPE_CHARS_MAX: usize = 100;
 /// Most type patterns in one filter.
 pub const EVENT_PATTERNS_MAX: usize = 100;
+/// How long after its first send a change whose outcome is unknown may be sent again, in milliseconds: 23 hours, an hour
+/// before Stripe may forget its idempotency key (docs.stripe.com/api/idempotent_requests).
+pub const RESEND_MS_MAX: i64 = 23 * 3_600_000;
+/// How far the wall clock may lie behind the last entry of an operation before its age counts as not known, in
+/// milliseconds.
+pub const CLOCK_BEHIND_MS_MAX: i64 = 60_000;
+/// Most callers that wait for one change in flight.
+pub const FLIGHT_FOLLOWERS_MAX: usize = 100;
+/// Longest wait for a change in flight when the caller sets no deadline, in milliseconds: one attempt and its pause.
+pub const FLIGHT_WAIT_MS_MAX: u64 = STRIPE_ATTEMPT_MS_MAX + STRIPE_RETRY_MS_MAX;
