@@ -4,6 +4,7 @@ pub mod config;
 pub mod contract;
 pub mod domain;
 pub mod events;
+pub mod ledger;
 pub mod ops;
 pub mod proto;
 pub mod sandbox;
