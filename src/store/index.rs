@@ -4,16 +4,18 @@ use std::collections::BTreeMap;
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::commit::{Failure, transact};
+use super::commit::{Failure, counter, transact};
 use super::limits::INDEX_ROWS_MAX;
 use super::tail::INDEXED;
 
-/// Indexes the next rows above `indexed`, the oldest first, and answers up to which row the index knows now.
+/// Indexes the next rows that the index does not know, the oldest first, and answers up to which row it knows now.
 ///
 /// The keys go in sorted, so that neighbours share their pages, and a replaced record leaves the database with its
 /// request body.
-pub(super) fn pass(connection: &mut Connection, indexed: i64) -> Result<i64, Failure> {
+pub(super) fn pass(connection: &mut Connection) -> Result<i64, Failure> {
     transact(connection, |transaction| {
+        // Not from memory: a pass that seemed to fail may have happened, and the same rows must not be moved twice.
+        let indexed = counter(transaction, INDEXED)?;
         let rows = rows_above(transaction, indexed)?;
         let reached = rows.last().map_or(indexed, |(seq, _)| *seq);
         let mut newest = BTreeMap::new();

@@ -1,5 +1,14 @@
 //! The store as its callers see it, on a real disk, through reopenings and failures.
 
+mod trouble;
+
+use std::collections::HashMap;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use proptest::prelude::*;
+
 use super::*;
 
 fn hash(number: u8) -> OperationHash {
@@ -26,6 +35,41 @@ fn event(id: &str, received_ms: i64) -> NewEvent {
         source: 1,
         json: format!("{{\"id\": \"{id}\"}}"),
     }
+}
+
+/// Runs something on the writer's thread, between two commits, and waits for it.
+async fn on_writer(store: &Store, work: impl FnOnce(&mut Writer) + Send + 'static) {
+    let (done, ran) = oneshot::channel();
+    let work = Box::new(|writer: &mut Writer| {
+        work(writer);
+        done.send(()).unwrap();
+    });
+    store.jobs.send(Job::Run(work)).unwrap();
+    ran.await.unwrap();
+}
+
+/// Runs SQL on the writer's own connection.
+async fn sql_on_writer(store: &Store, sql: &'static str) {
+    on_writer(store, move |writer| writer.connected().unwrap().0.execute_batch(sql).unwrap()).await;
+}
+
+/// Asks until the answer is there; the writer works behind the caller's back.
+async fn eventually<T>(mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+    for _ in 0..1000 {
+        if let Some(answer) = ask().await {
+            return answer;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("it never came to pass");
+}
+
+fn database(dir: &tempfile::TempDir) -> PathBuf {
+    dir.path().join("tollgate.db")
+}
+
+fn positions(receipt: &Receipt) -> Vec<(u64, bool)> {
+    receipt.events.iter().map(|event| (event.position, event.duplicate)).collect()
 }
 
 fn events(events: Vec<NewEvent>) -> Batch {
@@ -61,26 +105,186 @@ async fn a_committed_batch_reads_back_also_after_reopening() {
     }
 }
 
-/// Runs SQL on the writer's own connection, where the limits of the disk can be played.
-async fn on_writer(store: &Store, sql: &str) {
-    let (done, ran) = oneshot::channel();
-    store.jobs.send(Job::Run(sql.to_owned(), done)).unwrap();
-    ran.await.unwrap();
+#[tokio::test]
+async fn a_repeated_event_answers_its_first_position_in_the_same_group_and_after_reopening() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    let batch = events(vec![event("evt_1", 1), event("evt_2", 2), event("evt_1", 3)]);
+    assert_eq!(positions(&store.commit(batch.clone()).await.unwrap()), [(1, false), (2, false), (1, true)]);
+    store.close().await;
+    let store = Store::open(dir.path()).unwrap();
+    let again = events(vec![event("evt_2", 4), event("evt_3", 5)]);
+    assert_eq!(positions(&store.commit(again).await.unwrap()), [(2, true), (3, false)]);
+    assert_eq!(store.event("evt_1").await.unwrap().unwrap().event.received_ms, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_committers_share_transactions_and_get_contiguous_positions() {
+    const COMMITTERS: u64 = 64;
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    let blocker = rusqlite::Connection::open(database(&dir)).unwrap();
+    blocker.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let committers: Vec<_> = (0..COMMITTERS)
+        .map(|number| {
+            let store = store.clone();
+            tokio::spawn(async move { store.commit(events(vec![event(&format!("evt_{number}"), 1)])).await })
+        })
+        .collect();
+    let waiting = QUEUE_BATCHES_MAX - usize::try_from(COMMITTERS).unwrap();
+    eventually(async || (store.places.available_permits() == waiting).then_some(())).await;
+    blocker.execute_batch("ROLLBACK").unwrap();
+    let mut given = Vec::new();
+    for committer in committers {
+        given.extend(positions(&committer.await.unwrap().unwrap()));
+    }
+    given.sort_unstable();
+    assert_eq!(given, (1..=COMMITTERS).map(|position| (position, false)).collect::<Vec<_>>());
+    // What was gathered before the wait for the lock, and all that came during it.
+    assert!(store.groups_committed() <= 2, "{} transactions", store.groups_committed());
+    assert_eq!(*store.events_head().borrow(), COMMITTERS);
 }
 
 #[tokio::test]
-async fn a_full_disk_refuses_writes_certainly_serves_reads_and_recovers() {
+async fn a_page_of_events_ends_at_its_count_its_bytes_and_the_head() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path()).unwrap();
-    store.commit(record(1, "first")).await.unwrap();
-    on_writer(&store, "PRAGMA max_page_count = 1").await;
-    let large = "x".repeat(100_000);
-    for _ in 0..2 {
-        assert_eq!(store.commit(record(2, &large)).await, Err(Error::Full));
-        assert_eq!(store.operation(&hash(2)).await, Ok(None));
-        assert_eq!(store.operation(&hash(1)).await, Ok(Some(b"first".to_vec())));
+    assert_eq!(store.events_oldest().await, Ok(None));
+    assert_eq!(store.event_position_at(0).await, Ok(1));
+    let all = (1..=5).map(|number| event(&format!("evt_{number}"), number * 10)).collect();
+    store.commit(events(all)).await.unwrap();
+    let page = async |after, count, bytes| {
+        let page = store.events_after(after, count, bytes).await.unwrap();
+        page.iter().map(|event| event.position).collect::<Vec<_>>()
+    };
+    let bytes = event("evt_1", 1).json.len();
+    assert_eq!(page(0, 100, 10_000).await, [1, 2, 3, 4, 5]);
+    assert_eq!(page(2, 2, 10_000).await, [3, 4]);
+    assert_eq!(page(0, 100, 2 * bytes).await, [1, 2]);
+    assert_eq!(page(1, 100, 1).await, [2], "an event that is too large alone still comes");
+    assert!(page(5, 100, 10_000).await.is_empty());
+    assert!(page(u64::MAX, 100, 10_000).await.is_empty());
+    assert_eq!(store.events_oldest().await, Ok(Some(1)));
+    for (time, position) in [(i64::MIN, 1), (10, 1), (11, 2), (50, 5), (51, 6), (i64::MAX, 6)] {
+        assert_eq!(store.event_position_at(time).await, Ok(position), "at {time}");
     }
-    on_writer(&store, "PRAGMA max_page_count = 1000000").await;
-    store.commit(record(2, &large)).await.unwrap();
-    assert_eq!(store.operation(&hash(2)).await, Ok(Some(large.into_bytes())));
+}
+
+#[tokio::test]
+async fn the_head_announces_events_and_lazy_audit_rows_come_along() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    let mut head = store.events_head();
+    let row = |number: usize| AuditRow { id: format!("aud_{number}"), record: b"read".to_vec() };
+    store.append_audit_lazily(row(1));
+    eventually(async || (store.audit_after(0, 10).await.unwrap().len() == 1).then_some(())).await;
+    store.append_audit_lazily(row(2));
+    store.commit(events(vec![event("evt_1", 1)])).await.unwrap();
+    head.changed().await.unwrap();
+    assert_eq!(*head.borrow(), 1);
+    store.append_audit_lazily(row(3));
+    store.close().await;
+    let store = Store::open(dir.path()).unwrap();
+    let sequences: Vec<_> =
+        store.audit_after(0, 10).await.unwrap().into_iter().map(|row| row.sequence).collect();
+    assert_eq!(sequences, [1, 2, 3]);
+    assert_eq!(store.audit_after(1, 1).await.unwrap()[0].row, row(2));
+}
+
+#[tokio::test]
+async fn a_replaced_record_leaves_no_bytes_in_the_files() {
+    const BODY: &[u8] = b"amount=700&reason=";
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    // One record that fits a page and one that has pages of its own.
+    for (number, repeat) in [(1, 1), (2, 2000)] {
+        let row = OperationRow { hash: hash(number), record: BODY.repeat(repeat) };
+        store.commit(Batch { operations: vec![row], ..Batch::default() }).await.unwrap();
+        on_writer(&store, Writer::index).await;
+        store.commit(record(number, "settled")).await.unwrap();
+    }
+    on_writer(&store, Writer::index).await;
+    store.close().await;
+    for file in std::fs::read_dir(dir.path()).unwrap() {
+        let bytes = std::fs::read(file.unwrap().path()).unwrap();
+        assert!(!bytes.windows(BODY.len()).any(|window| window == BODY));
+    }
+}
+
+#[tokio::test]
+async fn the_folder_and_its_files_are_for_their_owner_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("deep").join("data");
+    let store = Store::open(&data).unwrap();
+    store.commit(record(1, "first")).await.unwrap();
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&data), 0o700);
+    let mut files = 0;
+    for file in std::fs::read_dir(&data).unwrap() {
+        assert_eq!(mode(&file.unwrap().path()), 0o600);
+        files += 1;
+    }
+    assert_eq!(files, 4, "database, write-ahead log, its shared memory and the lock");
+}
+
+/// What may happen to the journal.
+#[derive(Clone, Debug)]
+enum Step {
+    Commit(Vec<(u8, u16)>),
+    Index,
+    Reopen,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        6 => prop::collection::vec((0..6u8, any::<u16>()), 1..5).prop_map(Step::Commit),
+        3 => Just(Step::Index),
+        1 => Just(Step::Reopen),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// Against a map: whatever was indexed, deleted and reopened in between, the newest record is the answer, and once
+    /// all is indexed the journal holds one row for each operation.
+    #[test]
+    fn the_newest_record_wins_through_index_passes_and_reopenings(steps in prop::collection::vec(step(), 1..16)) {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        runtime.block_on(async {
+            let dir = tempfile::tempdir().unwrap();
+            let mut store = Store::open(dir.path()).unwrap();
+            let mut model = HashMap::new();
+            for step in steps {
+                match step {
+                    Step::Commit(rows) => {
+                        let row = |(operation, value): &(u8, u16)| OperationRow {
+                            hash: hash(*operation),
+                            record: value.to_be_bytes().to_vec(),
+                        };
+                        let operations = rows.iter().map(row).collect();
+                        store.commit(Batch { operations, ..Batch::default() }).await.unwrap();
+                        model.extend(rows);
+                    }
+                    Step::Index => on_writer(&store, Writer::index).await,
+                    Step::Reopen => {
+                        store.close().await;
+                        store = Store::open(dir.path()).unwrap();
+                    }
+                }
+                for operation in 0..6 {
+                    let expected = model.get(&operation).map(|value| value.to_be_bytes().to_vec());
+                    prop_assert_eq!(store.operation(&hash(operation)).await, Ok(expected));
+                }
+            }
+            on_writer(&store, Writer::index).await;
+            store.close().await;
+            let rows: usize = rusqlite::Connection::open(database(&dir))
+                .and_then(|database| database.query_row("SELECT count(*) FROM journal", [], |row| row.get::<_, i64>(0)))
+                .map(|rows| usize::try_from(rows).unwrap())
+                .unwrap();
+            prop_assert_eq!(rows, model.len());
+            Ok(())
+        })?;
+    }
 }

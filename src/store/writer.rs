@@ -23,7 +23,6 @@ use super::tail::Tail;
 use super::{index, schema};
 
 /// What the writer is asked to do.
-#[derive(Debug)]
 pub(super) enum Job {
     /// Make a batch durable.
     Commit(Pending),
@@ -31,12 +30,12 @@ pub(super) enum Job {
     Nudge,
     /// Write what waits, close the database and let the folder go.
     Close(oneshot::Sender<()>),
+    /// Anything, between two commits.
     #[cfg(test)]
-    Run(String, oneshot::Sender<()>),
+    Run(Box<dyn FnOnce(&mut Writer) + Send>),
 }
 
 /// A batch and the caller who waits for it.
-#[derive(Debug)]
 pub(super) struct Pending {
     pub(super) batch: Batch,
     pub(super) answer: oneshot::Sender<Result<Receipt, Error>>,
@@ -54,7 +53,6 @@ pub(super) struct Shared {
 }
 
 /// The writer's state.
-#[derive(Debug)]
 pub(super) struct Writer {
     path: PathBuf,
     connection: Connected,
@@ -65,7 +63,7 @@ pub(super) struct Writer {
     next: Option<Job>,
     flush_at: Option<Instant>,
     index_at: Option<Instant>,
-    /// Lazy rows of a failed commit, with the first number they were given.
+    /// Lazy rows of a failed commit, with the last audit number before it.
     in_doubt: Option<(i64, Vec<AuditRow>)>,
     /// Held as long as the database may be written.
     _lock: File,
@@ -129,7 +127,7 @@ impl Writer {
                 Ok(Job::Nudge) => self.flush_at = Some(Instant::now() + LAZY_WAIT_MAX),
                 Ok(Job::Close(closed)) => break Some(closed),
                 #[cfg(test)]
-                Ok(Job::Run(sql, done)) => self.run_sql(&sql, done),
+                Ok(Job::Run(work)) => work(&mut self),
                 Err(RecvTimeoutError::Timeout) => self.catch_up(),
                 Err(RecvTimeoutError::Disconnected) => break None,
             }
@@ -230,11 +228,10 @@ impl Writer {
 
     /// One transaction, and all that follows from its outcome.
     fn write(&mut self, batches: Vec<Batch>) -> Result<Vec<Receipt>, Error> {
-        let last = self.last;
         let riding = self.shared.lazy.take();
         self.flush_at = None;
         let written = match self.connected() {
-            Ok(connection) => commit::write(connection, last, &batches, &riding),
+            Ok((connection, last)) => commit::write(connection, last, &batches, &riding),
             Err(error) => {
                 self.keep(riding);
                 return Err(error);
@@ -250,21 +247,20 @@ impl Writer {
                 Err(self.failed_before(error.into()))
             }
             Err(Failure::AtCommit(error)) => {
-                let mut tail = self.shared.tail_mut();
-                for row in batches.iter().flat_map(|batch| &batch.operations) {
-                    tail.doubt(row.hash);
-                }
-                drop(tail);
-                let audit_rows: usize = batches.iter().map(|batch| batch.audit.len()).sum();
-                let first = last
-                    .audit
-                    .saturating_add(i64::try_from(audit_rows).unwrap_or(i64::MAX))
-                    .saturating_add(1);
-                self.in_doubt = Some((first, riding));
+                self.doubt(&batches, riding);
                 self.disconnect(error.into());
                 Err(Error::Uncertain)
             }
         }
+    }
+
+    /// Marks what may or may not be stored until the database has been opened anew.
+    pub(super) fn doubt(&mut self, batches: &[Batch], riding: Vec<AuditRow>) {
+        let mut tail = self.shared.tail_mut();
+        for row in batches.iter().flat_map(|batch| &batch.operations) {
+            tail.doubt(row.hash);
+        }
+        self.in_doubt = Some((self.last.audit, riding));
     }
 
     /// Shows what has become durable, before anybody is told so.
@@ -300,13 +296,9 @@ impl Writer {
     }
 
     /// One pass of the index; the next is due at once until the tail is empty.
-    fn index(&mut self) {
-        let indexed = self.shared.tail().indexed();
-        let passed = match self.connected() {
-            Ok(connection) => index::pass(connection, indexed),
-            Err(_) => return,
-        };
-        self.index_at = match passed {
+    pub(super) fn index(&mut self) {
+        let Ok((connection, _)) = self.connected() else { return };
+        self.index_at = match index::pass(connection) {
             Ok(indexed) => {
                 self.shared.tail_mut().forget(indexed);
                 (indexed < self.last.journal).then(Instant::now)
@@ -331,13 +323,13 @@ impl Writer {
         error
     }
 
-    fn disconnect(&mut self, why: Error) {
+    pub(super) fn disconnect(&mut self, why: Error) {
         tracing::error!(error = %why, "a write to the store failed, the database is opened anew");
         self.connection = Connected::No { why, retry_at: Instant::now() };
     }
 
-    /// A connection that may be written to, opened anew and checked if the last one failed.
-    fn connected(&mut self) -> Result<&mut Connection, Error> {
+    /// A connection that may be written to, opened anew and checked if the last one failed, and what it holds.
+    pub(super) fn connected(&mut self) -> Result<(&mut Connection, Last), Error> {
         if let Connected::No { why, retry_at } = &self.connection {
             if *retry_at > Instant::now() {
                 return Err(why.clone());
@@ -349,7 +341,7 @@ impl Writer {
             }
         }
         match &mut self.connection {
-            Connected::Yes(connection) => Ok(connection),
+            Connected::Yes(connection) => Ok((connection, self.last)),
             Connected::No { why, .. } => Err(why.clone()),
         }
     }
@@ -364,20 +356,12 @@ impl Writer {
         self.shared.head.send_replace(number(last.position));
         self.last = last;
         self.index_at = Some(Instant::now() + INDEX_QUIET);
-        if let Some((first, rows)) = self.in_doubt.take()
-            && last.audit < first
+        if let Some((before, rows)) = self.in_doubt.take()
+            && last.audit == before
         {
             self.keep(rows);
         }
         tracing::info!("the database is open again");
         Ok(())
-    }
-
-    #[cfg(test)]
-    fn run_sql(&mut self, sql: &str, done: oneshot::Sender<()>) {
-        if let Ok(connection) = self.connected() {
-            connection.execute_batch(sql).unwrap();
-        }
-        done.send(()).unwrap();
     }
 }
