@@ -66,7 +66,6 @@ const FIELDS: &[(&str, &str, &str)] = &[
     ("refund", "failure_balance_transaction", "balance_transaction"),
     ("refund", "payment_intent", "payment_intent"),
     ("refund", "payment_method", "payment_method"),
-    ("search", "total_count", ANY),
     ("tax_id", "customer", "customer"),
 ];
 

@@ -182,7 +182,7 @@ fn build(state: &mut State, params: &Object, currency: &str, method: Option<&Obj
         "statement_descriptor_suffix": null, "status": status, "transfer_data": null, "transfer_group": null,
     }));
     apply(&mut intent, params);
-    set(&mut intent, params, &["confirmation_method"]);
+    set(&mut intent, params, &["allowed_payment_method_types", "confirmation_method"]);
     intent
 }
 
