@@ -2,4 +2,13 @@
 //! store's.
 
 pub mod envelope;
+mod feed;
 pub mod filter;
+mod listing;
+mod subscription;
+
+pub use envelope::{BadEnvelope, Envelope};
+pub use feed::{Arrival, Error, Feed, Start};
+pub use filter::{BadPattern, Filter};
+pub use listing::{Page, Query};
+pub use subscription::{Checkpoint, Item, Subscription};

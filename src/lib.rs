@@ -11,3 +11,4 @@ pub mod sandbox;
 pub mod store;
 pub mod stripe;
 pub mod telemetry;
+pub mod webhook;

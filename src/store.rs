@@ -143,6 +143,22 @@ impl Store {
             .await
     }
 
+    /// Events before `position`, the latest first, within the limits of [`Store::events_after`].
+    ///
+    /// # Errors
+    /// Whatever the disk says.
+    pub async fn events_before(
+        &self,
+        position: u64,
+        count_max: usize,
+        bytes_max: usize,
+    ) -> Result<Vec<StoredEvent>, Error> {
+        let position = position.min(self.head().saturating_add(1));
+        self.readers
+            .read(move |connection| query::events_before(connection, position, count_max, bytes_max))
+            .await
+    }
+
     /// The event with this id, if the log has it.
     ///
     /// # Errors

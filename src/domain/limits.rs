@@ -62,3 +62,21 @@ pub const CLOCK_BEHIND_MS_MAX: i64 = 60_000;
 pub const FLIGHT_FOLLOWERS_MAX: usize = 100;
 /// Longest wait for a change in flight when the caller sets no deadline, in milliseconds: one attempt and its pause.
 pub const FLIGHT_WAIT_MS_MAX: u64 = STRIPE_ATTEMPT_MS_MAX + STRIPE_RETRY_MS_MAX;
+/// Events that one step of a reader reads ahead.
+pub const EVENT_BATCH_EVENTS_MAX: usize = 256;
+/// Bytes of JSON that one step of a reader reads ahead, beyond the first event.
+pub const EVENT_BATCH_BYTES_MAX: usize = 1 << 20;
+/// Bytes of JSON on one page of events, beyond the first event; gRPC clients refuse answers over 4 MiB by default.
+pub const EVENT_PAGE_BYTES_MAX: usize = 2 << 20;
+/// Events that are looked at for one page, whether they match or not.
+pub const EVENT_PAGE_SEARCHED_MAX: usize = 10_000;
+/// Time between a stream's checkpoints, in milliseconds, where the configuration names none.
+pub const CHECKPOINT_MS_DEFAULT: u64 = 15_000;
+/// Longest time between a stream's checkpoints, in milliseconds; proxies cut off streams that are silent for longer.
+pub const CHECKPOINT_MS_MAX: u64 = 50_000;
+/// Largest webhook body, in bytes; Stripe's events have some 10 KB.
+pub const WEBHOOK_BODY_BYTES_MAX: usize = 1 << 20;
+/// How long a webhook's body may take to arrive, in milliseconds.
+pub const WEBHOOK_BODY_MS_MAX: u64 = 10_000;
+/// Webhook deliveries that are received at once; bounds the memory that strangers can occupy.
+pub const WEBHOOKS_AT_ONCE_MAX: usize = 256;

@@ -1,6 +1,6 @@
 //! What is read from the database, one function per question. Nothing is written here.
 
-use rusqlite::{Connection, OptionalExtension as _, Row, params};
+use rusqlite::{Connection, OptionalExtension as _, Row, Rows, params};
 
 use super::commit::{number, stored};
 use super::rows::{AuditRow, NewEvent, StoredAudit, StoredEvent};
@@ -29,7 +29,23 @@ pub(super) fn events_after(
         "SELECT * FROM events WHERE position > ?1 AND position <= ?2 ORDER BY position LIMIT ?3",
     )?;
     let count_max = i64::try_from(count_max).unwrap_or(i64::MAX);
-    let mut rows = statement.query(params![stored(position), stored(head), count_max])?;
+    within(statement.query(params![stored(position), stored(head), count_max])?, bytes_max)
+}
+
+/// Events before `position`, the latest first, with the limits of [`events_after`].
+pub(super) fn events_before(
+    connection: &Connection,
+    position: u64,
+    count_max: usize,
+    bytes_max: usize,
+) -> rusqlite::Result<Vec<StoredEvent>> {
+    let mut statement = connection
+        .prepare_cached("SELECT * FROM events WHERE position < ?1 ORDER BY position DESC LIMIT ?2")?;
+    let count_max = i64::try_from(count_max).unwrap_or(i64::MAX);
+    within(statement.query(params![stored(position), count_max])?, bytes_max)
+}
+
+fn within(mut rows: Rows<'_>, bytes_max: usize) -> rusqlite::Result<Vec<StoredEvent>> {
     let mut events = Vec::new();
     let mut bytes = 0_usize;
     while let Some(row) = rows.next()? {

@@ -107,13 +107,19 @@ pub enum Webhook {
     NotJson,
     /// Signed, but of the other mode.
     WrongMode,
+    /// Signed, but of a connected account that the endpoint is not for.
+    WrongAccount,
+    /// The body broke off or took too long.
+    Incomplete,
+    /// Too many deliveries were under way.
+    Busy,
     /// Valid, but it could not be stored.
     StoreError,
 }
 
 impl Webhook {
     /// All values.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 12] = [
         Self::Accepted,
         Self::Duplicate,
         Self::BadSignature,
@@ -122,6 +128,9 @@ impl Webhook {
         Self::TooLarge,
         Self::NotJson,
         Self::WrongMode,
+        Self::WrongAccount,
+        Self::Incomplete,
+        Self::Busy,
         Self::StoreError,
     ];
 
@@ -137,6 +146,9 @@ impl Webhook {
             Self::TooLarge => "too_large",
             Self::NotJson => "not_json",
             Self::WrongMode => "wrong_mode",
+            Self::WrongAccount => "wrong_account",
+            Self::Incomplete => "incomplete",
+            Self::Busy => "busy",
             Self::StoreError => "store_error",
         }
     }

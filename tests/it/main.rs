@@ -9,5 +9,7 @@
     reason = "a test fails by panicking and may print"
 )]
 
+mod events;
 mod golden;
 mod layers;
+mod webhook;

@@ -1,0 +1,135 @@
+//! One reader's way through the log. It reads ahead by a bounded batch and holds nothing else, so a slow reader costs
+//! the same as a fast one.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+
+use super::feed::{Error, Feed};
+use super::filter::Filter;
+use crate::domain::clock::UnixMillis;
+use crate::domain::cursor::Cursor;
+use crate::domain::limits::{EVENT_BATCH_BYTES_MAX, EVENT_BATCH_EVENTS_MAX};
+use crate::store::{self, StoredEvent};
+
+/// A stream of events from one place in the log onwards.
+#[derive(Debug)]
+pub struct Subscription {
+    feed: Feed,
+    filter: Filter,
+    /// Everything up to here has been handed out or did not match.
+    position: u64,
+    /// What comes next, read ahead; begins right behind `position`.
+    ahead: VecDeque<StoredEvent>,
+    head: watch::Receiver<u64>,
+    /// The reader has still to be told when it has caught up.
+    behind: bool,
+    checkpoint_every: Duration,
+    checkpoint_due: Instant,
+}
+
+/// What comes next on a stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Item {
+    /// The next event that matches.
+    Event(StoredEvent),
+    /// A sign of life.
+    Checkpoint(Checkpoint),
+    /// The reader has come up to the head, which is here.
+    CaughtUp(Cursor),
+}
+
+/// How far a reader has come, and how far the log goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// Where the reader is.
+    pub cursor: Cursor,
+    /// Position of the last event; 0 when there is none.
+    pub head: u64,
+    /// When the last event was received, if the log still has it.
+    pub head_received_ms: Option<UnixMillis>,
+}
+
+impl Subscription {
+    pub(super) fn new(
+        feed: Feed,
+        filter: Filter,
+        position: u64,
+        head: watch::Receiver<u64>,
+        checkpoint_every: Duration,
+    ) -> Self {
+        let checkpoint_due = Instant::now() + checkpoint_every;
+        let ahead = VecDeque::new();
+        Self { feed, filter, position, ahead, head, behind: true, checkpoint_every, checkpoint_due }
+    }
+
+    /// Where the reader is: what has been handed out lies at or before it.
+    #[must_use]
+    pub fn cursor(&self) -> Cursor {
+        self.feed.cursor(self.position)
+    }
+
+    /// Waits for what comes next. Nothing is lost when the wait is given up and begun anew.
+    ///
+    /// # Errors
+    /// When the log has dropped what the reader had still to read, or the store failed or closed. The stream may be
+    /// asked again after a failure of the store.
+    pub async fn next(&mut self) -> Result<Item, Error> {
+        loop {
+            if Instant::now() >= self.checkpoint_due {
+                return self.checkpoint().await.map(Item::Checkpoint);
+            }
+            if let Some(event) = self.next_match() {
+                return Ok(Item::Event(event));
+            }
+            if *self.head.borrow_and_update() > self.position {
+                self.read_ahead().await?;
+            } else if std::mem::take(&mut self.behind) {
+                return Ok(Item::CaughtUp(self.cursor()));
+            } else {
+                tokio::select! {
+                    changed = self.head.changed() => changed.map_err(|_| store::Error::Closed)?,
+                    () = sleep_until(self.checkpoint_due) => {}
+                }
+            }
+        }
+    }
+
+    /// The next matching event of those read ahead; passes over the others.
+    fn next_match(&mut self) -> Option<StoredEvent> {
+        while let Some(stored) = self.ahead.pop_front() {
+            self.position = stored.position;
+            if self.filter.matches(&stored.event.account, &stored.event.kind) {
+                return Some(stored);
+            }
+        }
+        None
+    }
+
+    async fn read_ahead(&mut self) -> Result<(), Error> {
+        let batch = self
+            .feed
+            .store()
+            .events_after(self.position, EVENT_BATCH_EVENTS_MAX, EVENT_BATCH_BYTES_MAX)
+            .await?;
+        let contiguous = batch.first().is_some_and(|first| first.position == self.position + 1);
+        if !contiguous {
+            let oldest = self.feed.cursor(self.feed.floor().await?);
+            return Err(Error::Expired { oldest });
+        }
+        self.behind |= batch.len() >= EVENT_BATCH_EVENTS_MAX;
+        self.ahead = batch.into();
+        Ok(())
+    }
+
+    async fn checkpoint(&mut self) -> Result<Checkpoint, Error> {
+        let head = *self.head.borrow();
+        let last = self.feed.store().events_after(head.saturating_sub(1), 1, EVENT_BATCH_BYTES_MAX).await?;
+        // Late is better than never, and better than in a burst.
+        self.checkpoint_due = Instant::now() + self.checkpoint_every;
+        let head_received_ms = last.first().map(|stored| stored.event.received_ms);
+        Ok(Checkpoint { cursor: self.cursor(), head, head_received_ms })
+    }
+}
