@@ -1,0 +1,94 @@
+"""What the judges share: a gateway to judge, stubs made from the contract, and a count of what held."""
+
+import contextlib
+import json
+import pathlib
+import select
+import subprocess
+import sys
+import tempfile
+import traceback
+
+ROOT = pathlib.Path(__file__).resolve().parents[3]
+PROGRAM = ROOT / "target" / "debug" / "tollgate"
+START_SECONDS_MAX = 60
+STOP_SECONDS_MAX = 30
+
+
+@contextlib.contextmanager
+def dev():
+    """`tollgate dev` on free ports with a folder of its own; yields what its ready line says, and the keys that it keeps."""
+    with tempfile.TemporaryDirectory() as data, open(pathlib.Path(data) / "log", "w+") as log:
+        process = subprocess.Popen(
+            [PROGRAM, "dev", "--ports", "random", "--json-ready", "--data", f"{data}/state"],
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        )
+        try:
+            readable, _, _ = select.select([process.stdout], [], [], START_SECONDS_MAX)
+            line = process.stdout.readline() if readable else ""
+            if not line:
+                log.seek(0)
+                raise RuntimeError(f"`tollgate dev` does not get ready:\n{log.read()}")
+            kept = json.loads((pathlib.Path(data) / "state" / "dev.json").read_text())
+            yield {**json.loads(line), **{name: kept[name] for name in ("stripe_key", "webhook_secret")}}
+        finally:
+            process.terminate()
+            try:
+                process.wait(STOP_SECONDS_MAX)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def address(text):
+    """`host:port` of an address that may be written as a URL."""
+    return text.split("://")[-1].rstrip("/")
+
+
+def url(text):
+    """The address as a URL."""
+    return f"http://{address(text)}"
+
+
+def stubs():
+    """Generates the Python stubs of the whole contract and puts them on the path, as any user would."""
+    from grpc_tools import protoc
+    import grpc_tools
+
+    folder = ROOT / ".cache" / "stubs"
+    folder.mkdir(parents=True, exist_ok=True)
+    builtin = pathlib.Path(grpc_tools.__file__).parent / "_proto"
+    files = [str(path) for path in sorted((ROOT / "proto").rglob("*.proto"))]
+    arguments = ["protoc", f"-I{ROOT / 'proto'}", f"-I{builtin}", f"--python_out={folder}", f"--grpc_python_out={folder}"]
+    if protoc.main(arguments + files) != 0:
+        raise RuntimeError("the contract does not compile for Python")
+    sys.path.insert(0, str(folder))
+
+
+class Count:
+    """Runs checks one after the other; the last line has the form that cargo prints."""
+
+    def __init__(self):
+        self.passed = self.failed = 0
+
+    def run(self, check, *arguments):
+        """Runs one check and returns what it returns; a failure is told and counted, and does not end the run."""
+        name = check.__name__
+        try:
+            result = check(*arguments)
+        except Exception:
+            self.failed += 1
+            print(f"test {name} ... FAILED")
+            traceback.print_exc(file=sys.stdout)
+            return None
+        self.passed += 1
+        print(f"test {name} ... ok", flush=True)
+        return result
+
+    def end(self):
+        """Prints the count and leaves the program by it."""
+        word = "FAILED" if self.failed else "ok"
+        print(f"test result: {word}. {self.passed} passed; {self.failed} failed;", flush=True)
+        sys.exit(1 if self.failed or not self.passed else 0)

@@ -1,0 +1,113 @@
+"""Holds every parameter that the gateway sends against the types of Stripe's own Python library.
+
+The library of this release is generated for the same Stripe version that the gateway pins, so it knows what stripe-mock's
+older document does not. The parameters stand in the golden file that the conformance test keeps.
+"""
+
+import ast
+import pathlib
+import re
+
+import stripe
+
+import judge
+
+GOLDEN = judge.ROOT / "tests" / "golden" / "stripe_parameters.txt"
+VERSION = "2026-10-28.endive"
+LIBRARY = pathlib.Path(stripe.__file__).parent
+
+
+
+def endpoints():
+    """Name of the parameter class by verb and path, from the library's services."""
+    known = {}
+    for file in LIBRARY.rglob("_*_service.py"):
+        for function in ast.walk(ast.parse(file.read_text())):
+            if not isinstance(function, ast.FunctionDef):
+                continue
+            arguments = {argument.arg: argument.annotation for argument in function.args.args}
+            if arguments.get("params") is None:
+                continue
+            (params,) = re.findall(r"\w+Params", ast.unparse(arguments["params"])) or [None]
+            for call in ast.walk(function):
+                if isinstance(call, ast.Call) and getattr(call.func, "attr", "") == "_request":
+                    verb, path = (next(text(part)) for part in call.args[:2])
+                    known[verb.upper(), re.sub(r"\{\w+\}", "{}", path)] = params
+    return known
+
+
+def text(expression):
+    """The text constants in an expression."""
+    return (part.value for part in ast.walk(expression) if isinstance(part, ast.Constant))
+
+
+def classes():
+    """The fields of every parameter class by its name: field name to type, as it is written."""
+    found = {}
+    for file in (LIBRARY / "params").rglob("*.py"):
+        for statement in ast.parse(file.read_text()).body:
+            if isinstance(statement, ast.ClassDef):
+                fields = (part for part in statement.body if isinstance(part, ast.AnnAssign))
+                found.setdefault(statement.name, {}).update(
+                    {part.target.id: ast.unparse(part.annotation) for part in fields}
+                )
+                # Fields whose names are no Python names stand in a base that is made by a call.
+                for base in statement.bases:
+                    found[statement.name].update(found.get(ast.unparse(base), {}))
+            elif isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Call):
+                fields = [part for part in statement.value.args if isinstance(part, ast.Dict)]
+                found[statement.targets[0].id] = {
+                    key.value: ast.unparse(value) for part in fields for key, value in zip(part.keys, part.values)
+                }
+    return found
+
+
+def knows(classes, start, parameter):
+    """Whether the parameter, such as `tax_id_data[][type]`, is in the class and those that it refers to."""
+    here, kind = [start], ""
+    for part in re.findall(r"[^\[\]]+|\[\]", parameter):
+        if part == "[]":
+            if "List[" not in kind:
+                return False
+            continue
+        kinds = [classes[name][part] for name in here if part in classes[name]]
+        if not kinds and "Dict[str" not in kind:
+            return False
+        kind = " ".join(kinds)
+        here = [name for name in re.findall(r"\w+", kind) if name in classes]
+    return True
+
+
+def the_library_is_of_the_pinned_version():
+    assert stripe.api_version == VERSION, stripe.api_version
+
+
+def an_invented_parameter_is_not_known(known, sources):
+    assert not knows(sources, known["POST", "/v1/refunds"], "invented")
+    assert not knows(sources, known["POST", "/v1/customers"], "address[invented]")
+    assert not knows(sources, known["POST", "/v1/customers"], "name[]")
+    assert knows(sources, known["POST", "/v1/customers"], "invoice_settings[custom_fields][][name]")
+
+
+def every_parameter_is_in_the_types(known, sources):
+    unknown, newer = [], 0
+    for line in GOLDEN.read_text().splitlines():
+        verb, path, parameter, judged = line.split(" ", 3)
+        newer += judged != "ok"
+        params = known.get((verb.upper(), re.sub(r"\{\w+\}", "{}", path)))
+        if params is None or not knows(sources, params, parameter):
+            unknown.append(line)
+    print(f"{newer} parameters are newer than stripe-mock's document")
+    assert not unknown, "not in the types:\n" + "\n".join(unknown)
+
+
+def main():
+    count = judge.Count()
+    known, sources = endpoints(), classes()
+    count.run(the_library_is_of_the_pinned_version)
+    count.run(an_invented_parameter_is_not_known, known, sources)
+    count.run(every_parameter_is_in_the_types, known, sources)
+    count.end()
+
+
+main()
