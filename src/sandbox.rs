@@ -2,8 +2,10 @@
 //! mistake shows.
 
 mod account;
+mod amount;
 mod book;
 mod cards;
+mod cash_balance;
 mod charges;
 mod control;
 mod customer_items;
@@ -28,6 +30,7 @@ mod payments;
 mod payouts;
 mod pipeline;
 mod rate;
+mod refunds;
 mod routes;
 mod schedule;
 mod search;

@@ -4,6 +4,7 @@
 
 use serde_json::{Value, json};
 
+use super::cash_balance;
 use super::customers::living;
 use super::error::Error;
 use super::object::{self, Object, int, merge, or_null, set, sub, text};
@@ -64,12 +65,12 @@ pub(super) fn add_tax_id(state: &mut State, customer: &str, params: &Object) -> 
     tax_id
 }
 
-/// The customer's cash balance, which this sandbox never funds.
+/// The customer's cash balance.
 pub(super) fn cash_balance(customer: &Object) -> Value {
     let mode = text(customer, "_reconciliation_mode");
     let default = mode.is_empty() || mode == "merchant_default";
     json!({
-        "object": "cash_balance", "available": null, "customer": text(customer, "id"), "customer_account": null,
+        "object": "cash_balance", "available": cash_balance::shown(customer), "customer": text(customer, "id"), "customer_account": null,
         "livemode": false,
         "settings": {"reconciliation_mode": if default { "automatic" } else { mode }, "using_merchant_default": default},
     })

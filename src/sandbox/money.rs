@@ -17,17 +17,33 @@ use super::state::State;
 /// How long a card payment stays pending, as for an account with a two-day payout schedule.
 pub(super) const PENDING: Duration = Duration::from_secs(2 * 24 * 60 * 60);
 
+/// What is available in each currency before anything happened, in minor units: refunds are paid from the available
+/// balance only, and new payments take days to reach it.
+pub(super) const OPENING_BALANCE: i64 = 1_000_000_000;
+
 /// Amounts of one currency in minor units; either may be negative.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Purse {
     pub(super) available: i64,
     pub(super) pending: i64,
 }
 
-/// One purse for each currency.
-#[derive(Debug, Default, Serialize, Deserialize)]
+impl Default for Purse {
+    fn default() -> Self {
+        Self { available: OPENING_BALANCE, pending: 0 }
+    }
+}
+
+/// One purse for each currency; the account's own is there from the start.
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Money {
     purses: BTreeMap<String, Purse>,
+}
+
+impl Default for Money {
+    fn default() -> Self {
+        Self { purses: BTreeMap::from([("usd".to_owned(), Purse::default())]) }
+    }
 }
 
 impl Money {
@@ -113,11 +129,7 @@ pub(super) fn balance(state: &State) -> Object {
             let amount = amount(purse);
             json!({"amount": amount, "currency": currency, "source_types": {"card": amount}})
         };
-        let entries: Vec<Value> = state.kept.money.purses.iter().map(entry).collect();
-        if entries.is_empty() {
-            return json!([{"amount": 0, "currency": "usd", "source_types": {"card": 0}}]);
-        }
-        Value::Array(entries)
+        Value::Array(state.kept.money.purses.iter().map(entry).collect())
     };
     object::from(json!({
         "object": "balance", "available": entries(|purse| purse.available), "livemode": false,

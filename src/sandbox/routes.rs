@@ -6,8 +6,8 @@ use super::error::Error;
 use super::object::Object;
 use super::state::State;
 use super::{
-    account, charges, customer_items, customers, events, money, payment_intents, payment_methods, payouts,
-    warnings, webhook_endpoints,
+    account, cash_balance, charges, customer_items, customers, disputes, events, money, payment_intents,
+    payment_methods, payouts, refunds, warnings, webhook_endpoints,
 };
 
 /// Parameters every list takes.
@@ -110,14 +110,17 @@ pub(super) const fn delete(pattern: &'static str, object: &'static str, handler:
 /// Every table; within one, a fixed segment stands before a variable one.
 const TABLES: &[&[Route]] = &[
     account::ROUTES,
+    cash_balance::ROUTES,
     charges::ROUTES,
     customer_items::ROUTES,
     customers::ROUTES,
+    disputes::ROUTES,
     events::ROUTES,
     money::ROUTES,
     payment_intents::ROUTES,
     payment_methods::ROUTES,
     payouts::ROUTES,
+    refunds::ROUTES,
     warnings::ROUTES,
     webhook_endpoints::ROUTES,
 ];

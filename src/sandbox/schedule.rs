@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::outbox::{self, Delivery};
 use super::state::State;
+use super::{disputes, money, payouts, refunds};
 
 /// What will happen. Each variant names the object it happens to.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -14,20 +15,40 @@ use super::state::State;
 pub(super) enum Change {
     /// An event is sent again, or at last.
     Deliver(Delivery),
+    /// The bank decides about submitted evidence.
+    DisputeDecided { dispute: String },
+    /// The time to answer is over.
+    DisputeLapses { dispute: String },
     /// A pending balance transaction moves to the available balance.
     FundsAvailable { balance_transaction: String },
     /// A payout reaches the bank, or comes back from it.
     PayoutArrives { payout: String },
+    /// The customer did not say where the money should go.
+    RefundExpires { refund: String },
+    /// The bank returns the refund.
+    RefundFails { refund: String },
+    /// The bank's reference number arrives.
+    RefundReferenced { refund: String },
+    /// A pending refund goes through.
+    RefundSucceeds { refund: String },
 }
 
 impl Change {
     pub(super) fn apply(self, state: &mut State) {
         match self {
             Self::Deliver(delivery) => outbox::put(state, delivery),
-            Self::PayoutArrives { payout } => super::payouts::arrive(state, &payout),
+            Self::DisputeDecided { dispute } => disputes::decide(state, &dispute),
+            Self::DisputeLapses { dispute } => disputes::lapse(state, &dispute),
             Self::FundsAvailable { balance_transaction } => {
-                super::money::release(state, &balance_transaction);
+                money::release(state, &balance_transaction);
             }
+            Self::PayoutArrives { payout } => payouts::arrive(state, &payout),
+            Self::RefundExpires { refund } => {
+                refunds::expire(state, &refund);
+            }
+            Self::RefundFails { refund } => refunds::fail(state, &refund),
+            Self::RefundReferenced { refund } => refunds::reference(state, &refund),
+            Self::RefundSucceeds { refund } => refunds::succeed(state, &refund),
         }
     }
 }
@@ -52,6 +73,11 @@ impl Schedule {
 
     pub(super) fn len(&self) -> usize {
         self.due.len()
+    }
+
+    /// When the earliest change is due.
+    pub(super) fn next_at(&self) -> Option<i64> {
+        self.due.front().map(|due| due.at_ms)
     }
 
     /// Takes the earliest change if its time has come.

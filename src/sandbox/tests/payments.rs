@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::Stage;
 use crate::sandbox::Options;
+use crate::sandbox::money::OPENING_BALANCE;
 
 const PAY: &str = "amount=2000&currency=usd&confirm=true&payment_method=";
 
@@ -35,7 +36,7 @@ async fn a_payment_makes_a_charge_money_and_events_in_order() {
     let balance = stage.get("/v1/balance").await;
     assert_eq!(
         (&balance.body["available"][0]["amount"], &balance.body["pending"][0]["amount"]),
-        (&json!(1912), &json!(0))
+        (&json!(OPENING_BALANCE + 1912), &json!(0))
     );
     assert_eq!(stage.events().await.last().unwrap(), "balance.available");
 }
@@ -44,7 +45,7 @@ async fn a_payment_makes_a_charge_money_and_events_in_order() {
 async fn a_bypassing_card_pays_straight_into_the_available_balance() {
     let stage = Stage::new().await;
     stage.post("/v1/payment_intents", &format!("{PAY}pm_card_bypassPending")).await;
-    assert_eq!(stage.get("/v1/balance").await.body["available"][0]["amount"], json!(1912));
+    assert_eq!(stage.get("/v1/balance").await.body["available"][0]["amount"], json!(OPENING_BALANCE + 1912));
 }
 
 #[tokio::test]
