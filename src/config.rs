@@ -14,7 +14,7 @@ use std::time::Duration;
 
 pub use docs::markdown;
 pub use environment::{ADDRESS_VARIABLE, CONFIG_VARIABLE, Environment, TOKEN_VARIABLE};
-pub use fault::{Fault, Faults};
+pub use fault::{Fault, Faults, nearest};
 pub use keys::{KEYS, Key, Shape};
 use secrecy::SecretString;
 

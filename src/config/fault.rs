@@ -56,7 +56,8 @@ impl Faults {
 }
 
 /// The known name that is most like `name`, if any is like it at all: at most a third of it differs.
-fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+#[must_use]
+pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let near = known.into_iter().map(|known| (distance(name, known), known)).min()?;
     (near.0 * 3 <= name.chars().count()).then_some(near.1)
 }

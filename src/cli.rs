@@ -1,0 +1,122 @@
+//! The command line: what can be typed, and which command runs. Data goes to standard output and everything else to
+//! standard error.
+
+mod call;
+mod client;
+mod codec;
+mod events;
+mod failure;
+mod health;
+mod http;
+mod output;
+mod refunds;
+mod sandbox;
+mod signal;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser, Subcommand};
+use clap_complete::Shell;
+
+use self::failure::{EXIT_CODES, Failure};
+
+/// A gateway between your services and Stripe: gRPC in, one audited path out, events on a stream.
+#[derive(Debug, Parser)]
+#[command(name = "tollgate", version, after_help = EXIT_CODES, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the simulated Stripe alone
+    Sandbox(sandbox::Arguments),
+    /// Call any method of a gateway with JSON
+    Call(call::Arguments),
+    /// Make and read refunds
+    #[command(subcommand)]
+    Refunds(refunds::Command),
+    /// Read the event stream, or make the sandbox produce events
+    #[command(subcommand)]
+    Events(events::Command),
+    /// Ask a gateway whether it serves
+    Health(health::Arguments),
+    /// Print the version
+    Version,
+    /// Print a script that completes commands in a shell
+    Completions {
+        /// Which shell
+        shell: Shell,
+    },
+}
+
+/// Runs what the arguments say; the first is the program itself.
+#[must_use]
+pub fn main(arguments: Vec<OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Nowhere to say it: the exit code still does.
+            error.print().ok();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(failure::USAGE));
+        }
+    };
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => return failure::report(&Failure::Start(format!("no threads: {error}"))),
+    };
+    match runtime.block_on(Box::pin(run(cli.command))) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure::report(&failure),
+    }
+}
+
+async fn run(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Sandbox(arguments) => sandbox::run(arguments).await,
+        Command::Call(arguments) => call::run(arguments).await,
+        Command::Refunds(command) => refunds::run(command).await,
+        Command::Events(command) => events::run(command).await,
+        Command::Health(arguments) => health::run(arguments).await,
+        Command::Version => output::write_line(concat!("tollgate ", env!("CARGO_PKG_VERSION"))),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "tollgate", &mut script);
+            output::write_line(String::from_utf8_lossy(&script).trim_end())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_commands_are_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn arguments_that_contradict_each_other_are_refused() {
+        for line in [
+            "tollgate refunds create --order-id o --payment-intent pi_1 --charge ch_1",
+            "tollgate refunds create --order-id o",
+            "tollgate refunds create --payment-intent pi_1",
+            "tollgate events tail --from",
+            "tollgate events tail --limit 0",
+            "tollgate call",
+        ] {
+            assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
+        }
+        for line in [
+            "tollgate refunds create --order-id o --payment-intent pi_1 --amount 500 --metadata a=b -o json",
+            "tollgate events tail --from 2026-11-01T00:00:00Z --types refund.*,charge.refunded",
+            "tollgate call RefundService/GetRefund -d {}",
+            "tollgate sandbox --fault drop_after:POST:/v1/refunds --fault html:*:*:times=1",
+        ] {
+            assert!(Cli::try_parse_from(line.split(' ')).is_ok(), "{line}");
+        }
+    }
+}

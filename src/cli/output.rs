@@ -1,0 +1,139 @@
+//! Writes data to standard output as a table, as JSON or as JSON lines; it knows nothing of what the data means.
+
+use std::io::{self, IsTerminal as _, Write};
+
+use clap::{Args, ValueEnum};
+use serde_json::Value;
+
+use super::failure::Failure;
+
+/// Widest that a table cell may be, in characters.
+const CELL_CHARS_MAX: usize = 60;
+
+/// How data looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Format {
+    /// For people
+    Table,
+    /// Indented JSON
+    Json,
+    /// One JSON value a line
+    Jsonl,
+}
+
+/// The `-o` argument.
+#[derive(Clone, Copy, Debug, Args)]
+pub(super) struct Choice {
+    /// Form of the output [default: table on a terminal, jsonl elsewhere]
+    #[arg(short = 'o', long = "output", value_enum)]
+    format: Option<Format>,
+}
+
+/// A column of a table: its title and where its cell is in the JSON value (RFC 6901).
+pub(super) type Column = (&'static str, &'static str);
+
+/// Standard output in one form.
+pub(super) struct Output {
+    format: Format,
+    to: Box<dyn Write + Send>,
+}
+
+impl Choice {
+    /// Standard output as asked for.
+    pub(super) fn open(self) -> Output {
+        let usual = if io::stdout().is_terminal() { Format::Table } else { Format::Jsonl };
+        Output { format: self.format.unwrap_or(usual), to: Box::new(io::stdout()) }
+    }
+}
+
+impl Output {
+    /// The form.
+    pub(super) fn format(&self) -> Format {
+        self.format
+    }
+
+    /// Writes one value as JSON, whatever the form: indented unless it is one a line.
+    pub(super) fn value(&mut self, value: &Value) -> Result<(), Failure> {
+        let text = if self.format == Format::Jsonl { value.to_string() } else { format!("{value:#}") };
+        self.line(&text)
+    }
+
+    /// Writes rows under their titles.
+    pub(super) fn table(&mut self, columns: &[Column], rows: &[Value]) -> Result<(), Failure> {
+        let cells: Vec<Vec<String>> = rows
+            .iter()
+            .map(|row| columns.iter().map(|(_, at)| cell(row.pointer(at).unwrap_or(&Value::Null))).collect())
+            .collect();
+        let titles = columns.iter().map(|(title, _)| (*title).to_owned()).collect();
+        let all: Vec<Vec<String>> = std::iter::once(titles).chain(cells).collect();
+        let width = |column: usize| {
+            all.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max()
+        };
+        let widths: Vec<usize> = (0..columns.len()).filter_map(width).collect();
+        all.iter().try_for_each(|row| {
+            let padded: Vec<String> =
+                row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+            self.line(padded.join("  ").trim_end())
+        })
+    }
+
+    /// Writes one line at once, so that a reader of a stream sees it.
+    pub(super) fn line(&mut self, line: &str) -> Result<(), Failure> {
+        put(&mut self.to, line)
+    }
+}
+
+/// Writes text that has no other form to standard output.
+pub(super) fn write_line(line: &str) -> Result<(), Failure> {
+    put(&mut io::stdout(), line)
+}
+
+fn put(to: &mut impl Write, line: &str) -> Result<(), Failure> {
+    writeln!(to, "{line}").and_then(|()| to.flush()).map_err(Failure::Output)
+}
+
+/// A value for people: enum names without their type, control characters shown as such.
+pub(super) fn cell(value: &Value) -> String {
+    let text = match value {
+        Value::Null => "-".to_owned(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    let printable =
+        text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] });
+    let short: String = printable.take(CELL_CHARS_MAX).collect();
+    if short.is_empty() { "-".to_owned() } else { short }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use serde_json::json;
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Shared(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Shared {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn columns_line_up_and_hostile_text_stays_on_its_line() {
+        let shared = Shared::default();
+        let mut output = Output { format: Format::Table, to: Box::new(shared.clone()) };
+        let rows =
+            [json!({"id": "re_1", "amount": 500}), json!({"id": "re_long\u{1b}[2J\n", "amount": null})];
+        output.table(&[("ID", "/id"), ("AMOUNT", "/amount")], &rows).unwrap();
+        let text = String::from_utf8(shared.0.lock().unwrap().clone()).unwrap();
+        assert_eq!(text, "ID                  AMOUNT\nre_1                500\nre_long\\u{1b}[2J\\n  -\n");
+    }
+}

@@ -1,0 +1,71 @@
+//! `tollgate sandbox`: the simulated Stripe alone.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::Args;
+use tokio::net::TcpListener;
+
+use super::failure::{Failure, say};
+use super::signal::stop_signal;
+use crate::domain::clock::SystemClock;
+use crate::sandbox::{Fault, Options, Sandbox, WebhookTarget};
+
+/// Arguments of `sandbox`.
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// Where it listens, ip:port
+    #[arg(long, default_value = "127.0.0.1:7403")]
+    listen: SocketAddr,
+    /// The only API key that it accepts
+    #[arg(long, default_value = "sk_test_sandbox")]
+    key: String,
+    /// Where it sends events
+    #[arg(long, value_name = "URL", requires = "webhook_secret")]
+    webhook_url: Option<String>,
+    /// What it signs events with
+    #[arg(long, value_name = "SECRET", requires = "webhook_url")]
+    webhook_secret: Option<String>,
+    /// A fault, such as drop_after:POST:/v1/refunds:times=1; can be repeated
+    #[arg(long = "fault", value_name = "KIND:METHOD:PATH[:SETTINGS]", value_parser = Fault::parse)]
+    faults: Vec<Fault>,
+    /// File that keeps its state over restarts
+    #[arg(long, value_name = "FILE")]
+    state: Option<PathBuf>,
+    /// Seed of its ids and of faults by chance
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Requests that it lets in each second [default: any number]
+    #[arg(long)]
+    rate_limit: Option<u32>,
+}
+
+/// Runs the sandbox until a signal stops it.
+pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
+    let listener = bind(arguments.listen).await?;
+    let target = arguments.webhook_url.zip(arguments.webhook_secret);
+    let options = Options {
+        webhooks: target
+            .map(|(url, secret)| WebhookTarget { url, secrets: vec![secret] })
+            .into_iter()
+            .collect(),
+        faults: arguments.faults,
+        state_file: arguments.state,
+        seed: arguments.seed,
+        rate_limit_per_second: arguments.rate_limit,
+        ..Options::new(arguments.key, Arc::new(SystemClock::new()))
+    };
+    let sandbox =
+        Sandbox::start(listener, options).await.map_err(|error| Failure::Start(error.to_string()))?;
+    say(&format!("sandbox ready at http://{}", sandbox.address()));
+    stop_signal().await;
+    sandbox.stop().await;
+    Ok(())
+}
+
+/// A listener for the sandbox.
+pub(super) async fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
+    let listener = TcpListener::bind(address).await;
+    listener.map_err(|error| Failure::Start(format!("cannot listen on `{address}`: {error}")))
+}
