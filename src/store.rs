@@ -12,6 +12,7 @@ mod query;
 mod readers;
 mod rows;
 mod schema;
+mod shared;
 mod tail;
 mod writer;
 
@@ -31,8 +32,9 @@ use self::commit::Last;
 use self::files::Folder;
 use self::limits::{BATCH_BYTES_MAX, QUEUE_BATCHES_MAX};
 use self::readers::Readers;
+use self::shared::Shared;
 use self::tail::Tail;
-use self::writer::{Job, Pending, Shared, Writer};
+use self::writer::{Job, Pending, Writer};
 use crate::domain::clock::UnixMillis;
 use crate::domain::operation::OperationHash;
 

@@ -5,18 +5,17 @@ use std::collections::BTreeMap;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::commit::{Failure, counter, transact};
-use super::limits::INDEX_ROWS_MAX;
 use super::tail::INDEXED;
 
-/// Indexes the next rows that the index does not know, the oldest first, and answers up to which row it knows now.
+/// Indexes the next `rows_max` rows that the index does not know, the oldest first, and answers up to which row it knows now.
 ///
 /// The keys go in sorted, so that neighbours share their pages, and a replaced record leaves the database with its
 /// request body.
-pub(super) fn pass(connection: &mut Connection) -> Result<i64, Failure> {
+pub(super) fn pass(connection: &mut Connection, rows_max: usize) -> Result<i64, Failure> {
     transact(connection, |transaction| {
         // Not from memory: a pass that seemed to fail may have happened, and the same rows must not be moved twice.
         let indexed = counter(transaction, INDEXED)?;
-        let rows = rows_above(transaction, indexed)?;
+        let rows = rows_above(transaction, indexed, rows_max)?;
         let reached = rows.last().map_or(indexed, |(seq, _)| *seq);
         let mut newest = BTreeMap::new();
         let mut replaced: Vec<i64> =
@@ -34,10 +33,14 @@ pub(super) fn pass(connection: &mut Connection) -> Result<i64, Failure> {
     })
 }
 
-fn rows_above(connection: &Connection, indexed: i64) -> rusqlite::Result<Vec<(i64, [u8; 32])>> {
+fn rows_above(
+    connection: &Connection,
+    indexed: i64,
+    rows_max: usize,
+) -> rusqlite::Result<Vec<(i64, [u8; 32])>> {
     connection
         .prepare_cached("SELECT seq, operation FROM journal WHERE seq > ?1 ORDER BY seq LIMIT ?2")?
-        .query_map(params![indexed, i64::try_from(INDEX_ROWS_MAX).unwrap_or(i64::MAX)], |row| {
+        .query_map(params![indexed, i64::try_from(rows_max).unwrap_or(i64::MAX)], |row| {
             Ok((row.get(0)?, row.get(1)?))
         })?
         .collect()

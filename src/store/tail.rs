@@ -101,3 +101,25 @@ impl Newest {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_rows_above_the_index_are_held() {
+        let row =
+            |operation, bytes| OperationRow { hash: OperationHash([operation; 32]), record: vec![7; bytes] };
+        let mut tail = Tail::default();
+        for (seq, row) in [(1, row(1, 10)), (2, row(2, 20)), (3, row(1, 30)), (4, row(3, 40))] {
+            tail.append(seq, row);
+        }
+        tail.doubt(OperationHash([3; 32]));
+        assert_eq!(tail.bytes(), 50, "a replaced record takes no room");
+        tail.forget(2);
+        assert_eq!((tail.indexed(), tail.bytes()), (2, 30));
+        assert_eq!(tail.get(&OperationHash([1; 32])), Ok(Some(vec![7; 30])));
+        assert_eq!(tail.get(&OperationHash([2; 32])), Ok(None));
+        assert_eq!(tail.get(&OperationHash([3; 32])), Err(Error::Uncertain));
+    }
+}

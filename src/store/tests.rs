@@ -200,10 +200,10 @@ async fn a_replaced_record_leaves_no_bytes_in_the_files() {
     for (number, repeat) in [(1, 1), (2, 2000)] {
         let row = OperationRow { hash: hash(number), record: BODY.repeat(repeat) };
         store.commit(Batch { operations: vec![row], ..Batch::default() }).await.unwrap();
-        on_writer(&store, Writer::index).await;
+        on_writer(&store, |writer| writer.index(9)).await;
         store.commit(record(number, "settled")).await.unwrap();
     }
-    on_writer(&store, Writer::index).await;
+    on_writer(&store, |writer| writer.index(9)).await;
     store.close().await;
     for file in std::fs::read_dir(dir.path()).unwrap() {
         let bytes = std::fs::read(file.unwrap().path()).unwrap();
@@ -231,14 +231,14 @@ async fn the_folder_and_its_files_are_for_their_owner_alone() {
 #[derive(Clone, Debug)]
 enum Step {
     Commit(Vec<(u8, u16)>),
-    Index,
+    Index { rows: usize },
     Reopen,
 }
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => prop::collection::vec((0..6u8, any::<u16>()), 1..5).prop_map(Step::Commit),
-        3 => Just(Step::Index),
+        3 => (1..6usize).prop_map(|rows| Step::Index { rows }),
         1 => Just(Step::Reopen),
     ]
 }
@@ -266,7 +266,7 @@ proptest! {
                         store.commit(Batch { operations, ..Batch::default() }).await.unwrap();
                         model.extend(rows);
                     }
-                    Step::Index => on_writer(&store, Writer::index).await,
+                    Step::Index { rows } => on_writer(&store, move |writer| writer.index(rows)).await,
                     Step::Reopen => {
                         store.close().await;
                         store = Store::open(dir.path()).unwrap();
@@ -277,7 +277,7 @@ proptest! {
                     prop_assert_eq!(store.operation(&hash(operation)).await, Ok(expected));
                 }
             }
-            on_writer(&store, Writer::index).await;
+            on_writer(&store, |writer| writer.index(usize::MAX)).await;
             store.close().await;
             let rows: usize = rusqlite::Connection::open(database(&dir))
                 .and_then(|database| database.query_row("SELECT count(*) FROM journal", [], |row| row.get::<_, i64>(0)))

@@ -1,26 +1,28 @@
-//! The one thread that writes: it lets waiting batches share transactions and finds its way back after failures.
+//! The one thread that writes: it lets waiting batches share transactions and does the rest while nobody waits.
 //! What a transaction consists of is `commit`'s and `index`'s business.
+
+mod recovery;
 
 use std::fs::File;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
 
 use rusqlite::Connection;
-use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
+use self::recovery::Connected;
 use super::commit::{self, Failure, Last, number};
 use super::error::Error;
-use super::lazy::Lazy;
+use super::index;
 use super::limits::{
     GROUP_BATCHES_MAX, GROUP_BYTES_MAX, INDEX_QUIET, INDEX_ROWS_MAX, LAZY_WAIT_MAX, RETRY_PAUSE,
     TAIL_BYTES_MAX,
 };
 use super::rows::{AuditRow, Batch, Receipt};
-use super::tail::Tail;
-use super::{index, schema};
+use super::shared::Shared;
 
 /// What the writer is asked to do.
 pub(super) enum Job {
@@ -43,15 +45,6 @@ pub(super) struct Pending {
     pub(super) place: OwnedSemaphorePermit,
 }
 
-/// What the writer shows to the callers.
-#[derive(Debug)]
-pub(super) struct Shared {
-    tail: RwLock<Tail>,
-    pub(super) head: watch::Sender<u64>,
-    pub(super) lazy: Lazy,
-    pub(super) groups: AtomicU64,
-}
-
 /// The writer's state.
 pub(super) struct Writer {
     path: PathBuf,
@@ -69,32 +62,8 @@ pub(super) struct Writer {
     _lock: File,
 }
 
-#[derive(Debug)]
-enum Connected {
-    Yes(Box<Connection>),
-    /// No write is taken until a new connection has been checked.
-    No {
-        why: Error,
-        retry_at: Instant,
-    },
-}
-
-impl Shared {
-    pub(super) fn new(tail: Tail, last: Last) -> Self {
-        let head = watch::Sender::new(number(last.position));
-        Self { tail: RwLock::new(tail), head, lazy: Lazy::default(), groups: AtomicU64::new(0) }
-    }
-
-    pub(super) fn tail(&self) -> RwLockReadGuard<'_, Tail> {
-        self.tail.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn tail_mut(&self) -> RwLockWriteGuard<'_, Tail> {
-        self.tail.write().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 impl Writer {
+    /// A writer that holds the folder's lock; `last` and the tail in `shared` are what `connection` holds.
     pub(super) fn new(
         path: PathBuf,
         lock: File,
@@ -132,9 +101,7 @@ impl Writer {
                 Err(RecvTimeoutError::Disconnected) => break None,
             }
         };
-        if !self.shared.lazy.is_empty() {
-            self.flush();
-        }
+        self.flush();
         while let Ok(job) = self.jobs.try_recv() {
             if let Job::Commit(pending) = job {
                 // A caller who is gone needs no answer.
@@ -158,6 +125,7 @@ impl Writer {
         }
     }
 
+    /// When [`Writer::catch_up`] has something to do.
     fn due_at(&self) -> Option<Instant> {
         match &self.connection {
             Connected::Yes(_) => [self.flush_at, self.index_at].into_iter().flatten().min(),
@@ -175,11 +143,11 @@ impl Writer {
             self.flush();
         }
         if self.index_at.is_some_and(|at| at <= now) {
-            self.index();
+            self.index(INDEX_ROWS_MAX);
         }
     }
 
-    /// Commits a batch and those that wait behind it.
+    /// Commits a batch together with those that wait behind it, and answers their callers.
     fn commit(&mut self, first: Pending) {
         let group = self.gather(first);
         let (batches, callers): (Vec<_>, Vec<_>) =
@@ -195,16 +163,18 @@ impl Writer {
             drop(caller.send(answer));
         }
         if index {
-            self.index();
+            self.index(INDEX_ROWS_MAX);
         }
     }
 
+    /// Whether the tail takes more memory than it should.
     fn tail_is_long(&self) -> bool {
         let tail = self.shared.tail();
         let rows = self.last.journal - tail.indexed();
         rows >= i64::try_from(INDEX_ROWS_MAX).unwrap_or(i64::MAX) || tail.bytes() >= TAIL_BYTES_MAX
     }
 
+    /// The batch and those that wait behind it, within the limits of a group.
     fn gather(&mut self, first: Pending) -> Vec<Pending> {
         let mut bytes = first.batch.bytes();
         let mut group = vec![first];
@@ -254,15 +224,6 @@ impl Writer {
         }
     }
 
-    /// Marks what may or may not be stored until the database has been opened anew.
-    pub(super) fn doubt(&mut self, batches: &[Batch], riding: Vec<AuditRow>) {
-        let mut tail = self.shared.tail_mut();
-        for row in batches.iter().flat_map(|batch| &batch.operations) {
-            tail.doubt(row.hash);
-        }
-        self.in_doubt = Some((self.last.audit, riding));
-    }
-
     /// Shows what has become durable, before anybody is told so.
     fn publish(&mut self, last: Last, batches: Vec<Batch>) {
         let mut seq = self.last.journal;
@@ -283,22 +244,17 @@ impl Writer {
 
     /// Writes the lazy rows, which nobody waits for.
     fn flush(&mut self) {
-        // A failure is logged where it happens, and the rows are kept for the next commit.
-        drop(self.write(Vec::new()));
-    }
-
-    /// Lazy rows that are certainly not written wait on.
-    fn keep(&mut self, rows: Vec<AuditRow>) {
-        if !rows.is_empty() {
-            self.shared.lazy.put_back(rows);
-            self.flush_at = Some(Instant::now() + RETRY_PAUSE);
+        self.flush_at = None;
+        if !self.shared.lazy.is_empty() {
+            // A failure is logged where it happens, and the rows are kept for the next commit.
+            drop(self.write(Vec::new()));
         }
     }
 
     /// One pass of the index; the next is due at once until the tail is empty.
-    pub(super) fn index(&mut self) {
+    pub(super) fn index(&mut self, rows_max: usize) {
         let Ok((connection, _)) = self.connected() else { return };
-        self.index_at = match index::pass(connection) {
+        self.index_at = match index::pass(connection, rows_max) {
             Ok(indexed) => {
                 self.shared.tail_mut().forget(indexed);
                 (indexed < self.last.journal).then(Instant::now)
@@ -312,56 +268,5 @@ impl Writer {
                 Some(Instant::now() + RETRY_PAUSE)
             }
         };
-    }
-
-    fn failed_before(&mut self, error: Error) -> Error {
-        if error.spares_the_connection() {
-            tracing::warn!(%error, "a write to the store was refused");
-        } else {
-            self.disconnect(error.clone());
-        }
-        error
-    }
-
-    pub(super) fn disconnect(&mut self, why: Error) {
-        tracing::error!(error = %why, "a write to the store failed, the database is opened anew");
-        self.connection = Connected::No { why, retry_at: Instant::now() };
-    }
-
-    /// A connection that may be written to, opened anew and checked if the last one failed, and what it holds.
-    pub(super) fn connected(&mut self) -> Result<(&mut Connection, Last), Error> {
-        if let Connected::No { why, retry_at } = &self.connection {
-            if *retry_at > Instant::now() {
-                return Err(why.clone());
-            }
-            if let Err(why) = self.reconnect() {
-                tracing::error!(error = %why, "the database cannot be opened anew yet");
-                self.connection = Connected::No { why: why.clone(), retry_at: Instant::now() + RETRY_PAUSE };
-                return Err(why);
-            }
-        }
-        match &mut self.connection {
-            Connected::Yes(connection) => Ok((connection, self.last)),
-            Connected::No { why, .. } => Err(why.clone()),
-        }
-    }
-
-    /// Finds out what the failed commit left behind and shows that.
-    fn reconnect(&mut self) -> Result<(), Error> {
-        let connection = schema::open_writer(&self.path)?;
-        let last = Last::load(&connection)?;
-        let tail = Tail::load(&connection)?;
-        self.connection = Connected::Yes(Box::new(connection));
-        *self.shared.tail_mut() = tail;
-        self.shared.head.send_replace(number(last.position));
-        self.last = last;
-        self.index_at = Some(Instant::now() + INDEX_QUIET);
-        if let Some((before, rows)) = self.in_doubt.take()
-            && last.audit == before
-        {
-            self.keep(rows);
-        }
-        tracing::info!("the database is open again");
-        Ok(())
     }
 }
