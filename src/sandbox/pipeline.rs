@@ -9,16 +9,18 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::HeaderMap;
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 use super::book::Effect;
 use super::error::Error;
 use super::fault::{Fault, Kind};
 use super::idempotency::{self, Answer, Found};
+use super::multipart::Parts;
 use super::object::{self, Object, int, text};
 use super::routes::{self, Call, Route};
 use super::server::Disconnect;
 use super::state::{Cause, State};
-use super::{Shared, expand, form, shape};
+use super::{Shared, expand, files, form, multipart, shape};
 
 /// What a proxy in trouble answers.
 const HTML_BODY: &str = "<html><head><title>502 Bad Gateway</title></head><body>Bad Gateway</body></html>\n";
@@ -57,8 +59,11 @@ impl Reply {
     }
 
     fn text(status: u16, kind: &str, body: String) -> Self {
-        let headers = vec![("content-type", kind.to_owned())];
-        Self { status, headers, body: Bytes::from(body), half: false }
+        Self::new(status, kind, Bytes::from(body))
+    }
+
+    fn new(status: u16, kind: &str, body: Bytes) -> Self {
+        Self { status, headers: vec![("content-type", kind.to_owned())], body, half: false }
     }
 }
 
@@ -127,7 +132,7 @@ async fn run(
         return Err(Error { rate_limited_reason: Some("global-rate".to_owned()), ..error });
     }
     let (route, captures) = routes::find(&asked.method, &asked.path)?;
-    let pairs = pairs(asked)?;
+    let parts = parameters(asked)?;
     let key = asked.header("idempotency-key").filter(|_| asked.method == "POST");
     let slot = key.map(|key| format!("{} {key}", asked.header("stripe-account").unwrap_or_default()));
     if let (Some(key), Some(slot)) = (key, &slot) {
@@ -136,7 +141,7 @@ async fn run(
         let mut state = shared.state();
         let now = state.now_ms();
         if let Found::Done(saved) =
-            state.kept.keys.begin(slot, &endpoint, &idempotency::fingerprint(&pairs), now)?
+            state.kept.keys.begin(slot, &endpoint, &idempotency::fingerprint(&parts.fields), now)?
         {
             state.kept.book.replayed += 1;
             return Ok(replay(saved));
@@ -149,16 +154,19 @@ async fn run(
     state.cause = Cause { request_id: Some(request_id.to_owned()), idempotency_key: key.map(str::to_owned) };
     let result = match fault.filter(|fault| fault.kind == Kind::Status) {
         Some(fault) if fault.effect => {
-            execute(&mut state, asked, route, captures, &pairs, request_id).and(Err(injected(fault)))
+            execute(&mut state, asked, route, captures, parts, request_id).and(Err(injected(fault)))
         }
         Some(fault) => Err(injected(fault)),
-        None => execute(&mut state, asked, route, captures, &pairs, request_id),
+        None => execute(&mut state, asked, route, captures, parts, request_id),
     };
     state.cause = Cause::default();
     let now = state.now();
     let (mut reply, saved) = match &result {
         Ok(value) => {
-            let mut reply = Reply::json(200, value);
+            let mut reply = match files::download(value) {
+                Some((media, bytes)) => Reply::new(200, &media, Bytes::from(bytes)),
+                None => Reply::json(200, value),
+            };
             reply.headers.push(("stripe-should-retry", "false".to_owned()));
             (reply, true)
         }
@@ -205,13 +213,24 @@ fn authenticate(asked: &Asked, secret_key: &str) -> Result<(), Error> {
     Err(Error::new(401, "invalid_request_error", message))
 }
 
-/// The parameters of query and body together.
-fn pairs(asked: &Asked) -> Result<Vec<(String, String)>, Error> {
-    let mut pairs = form::pairs(&asked.query)?;
+/// The parameters of query and body together, and the file. A digest stands for the file's bytes among the parameters, so
+/// that a key stands for them too.
+fn parameters(asked: &Asked) -> Result<Parts, Error> {
+    let mut all = Parts { fields: form::pairs(&asked.query)?, file: None };
+    if let Some(boundary) = asked.header("content-type").and_then(multipart::boundary) {
+        let parts = multipart::parse(boundary, &asked.body)?;
+        all.fields.extend(parts.fields);
+        if let Some(file) = &parts.file {
+            let digest = Sha256::digest(&file.bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+            all.fields.push(("file".to_owned(), digest));
+        }
+        all.file = parts.file;
+        return Ok(all);
+    }
     let body = std::str::from_utf8(&asked.body)
         .map_err(|_| Error::invalid("The request body must be form-encoded UTF-8."))?;
-    pairs.extend(form::pairs(body)?);
-    Ok(pairs)
+    all.fields.extend(form::pairs(body)?);
+    Ok(all)
 }
 
 fn execute(
@@ -219,12 +238,12 @@ fn execute(
     asked: &Asked,
     route: &Route,
     captures: Vec<&str>,
-    pairs: &[(String, String)],
+    parts: Parts,
     request_id: &str,
 ) -> Result<Value, Error> {
-    let params = shape::check(&route.shape(), &form::tree(pairs)?)?;
+    let params = shape::check(&route.shape(), &form::tree(&parts.fields)?)?;
     expand::check(route.object, route.many, &params)?;
-    let mut call = Call { state, params, path: &asked.path, captures };
+    let mut call = Call { state, params, path: &asked.path, captures, upload: parts.file };
     let mut answer = (route.handler)(&mut call)?;
     let Call { state, params, .. } = call;
     if asked.method != "GET" {

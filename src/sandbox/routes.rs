@@ -3,11 +3,12 @@
 use serde_json::Value;
 
 use super::error::Error;
+use super::multipart::Upload;
 use super::object::Object;
 use super::state::State;
 use super::{
-    account, cash_balance, charges, customer_items, customers, disputes, events, money, payment_intents,
-    payment_methods, payouts, refunds, warnings, webhook_endpoints,
+    account, cash_balance, charges, customer_items, customers, disputes, events, files, money,
+    payment_intents, payment_methods, payouts, refunds, warnings, webhook_endpoints,
 };
 
 /// Parameters every list takes.
@@ -23,6 +24,8 @@ pub(super) struct Call<'a> {
     pub(super) params: Object,
     pub(super) path: &'a str,
     pub(super) captures: Vec<&'a str>,
+    /// The file that came with the request.
+    pub(super) upload: Option<Upload>,
 }
 
 impl<'a> Call<'a> {
@@ -116,6 +119,7 @@ const TABLES: &[&[Route]] = &[
     customers::ROUTES,
     disputes::ROUTES,
     events::ROUTES,
+    files::ROUTES,
     money::ROUTES,
     payment_intents::ROUTES,
     payment_methods::ROUTES,

@@ -17,7 +17,7 @@ const KEY: &str = "sk_test_sandbox";
 /// A sandbox on a free port whose clock moves only when told to.
 pub(super) struct Stage {
     pub(super) handle: Handle,
-    client: reqwest::Client,
+    pub(super) client: reqwest::Client,
 }
 
 /// A client; the TLS provider it insists on is never used here.
@@ -69,14 +69,25 @@ impl Stage {
         form: &str,
         key: Option<&str>,
     ) -> Result<Got, reqwest::Error> {
+        let media = "application/x-www-form-urlencoded";
+        self.raw(method, path, media, form.as_bytes().to_vec(), key).await
+    }
+
+    pub(super) async fn raw(
+        &self,
+        method: &str,
+        path: &str,
+        media: &str,
+        body: Vec<u8>,
+        key: Option<&str>,
+    ) -> Result<Got, reqwest::Error> {
         let url = format!("http://{}{path}", self.handle.address());
         let mut request = self.client.request(method.parse().unwrap(), url).bearer_auth(KEY);
         if let Some(key) = key {
             request = request.header("Idempotency-Key", key);
         }
-        if !form.is_empty() {
-            request =
-                request.header("Content-Type", "application/x-www-form-urlencoded").body(form.to_owned());
+        if !body.is_empty() {
+            request = request.header("Content-Type", media).body(body);
         }
         let response = request.send().await?;
         let (status, headers) = (response.status().as_u16(), response.headers().clone());

@@ -94,7 +94,7 @@ fn ask(state: &mut State, path: &str, form: &str) -> Result<Object, Error> {
 fn call(state: &mut State, method: &str, path: &str, form: &str) -> Result<Object, Error> {
     let (route, captures) = routes::find(method, path)?;
     let params = shape::check(&route.shape(), &form::tree(&form::pairs(form)?)?)?;
-    (route.handler)(&mut Call { state, params, path, captures }).map(super::object::from)
+    (route.handler)(&mut Call { state, params, path, captures, upload: None }).map(super::object::from)
 }
 
 fn pay(state: &mut State, card: &str, more: &str) -> Result<Object, Error> {
