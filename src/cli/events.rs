@@ -55,6 +55,9 @@ pub(super) struct Trigger {
     /// The sandbox
     #[arg(long, default_value = "http://127.0.0.1:7403")]
     sandbox: String,
+    /// Its key, needed from another machine
+    #[arg(long)]
+    key: Option<String>,
     #[command(flatten)]
     output: Choice,
 }
@@ -69,7 +72,7 @@ pub(super) async fn run(command: Command) -> Result<(), Failure> {
 
 async fn trigger(arguments: Trigger) -> Result<(), Failure> {
     let path = format!("/_sandbox/triggers/{}", arguments.event_type);
-    let (status, object) = http::ask(&arguments.sandbox, "POST", &path, None, "").await?;
+    let (status, object) = http::ask(&arguments.sandbox, "POST", &path, arguments.key.as_deref(), "").await?;
     if !status.is_success() {
         let why = object.pointer("/error/message").and_then(Value::as_str).unwrap_or("the sandbox refused");
         return Err(Failure::Data(why.to_owned()));
