@@ -31,7 +31,7 @@ pub fn ask(spec: &Spec, local: &Local<'_>, params: &mut Params) -> Result<(), Ba
     };
     let position = match local.page_token {
         "" => None,
-        token => Some(open(token, &binding(spec, params))?),
+        token => Some(binding(spec, params).open(token)?),
     };
     let size = if local.page_size == 0 { PAGE_ITEMS_DEFAULT } else { local.page_size.min(PAGE_ITEMS_MAX) };
     params.push("limit", size.to_string(), Sensitivity::Public);
@@ -53,31 +53,49 @@ pub fn next(spec: &Spec, filters: &Params, answer: &Value) -> String {
             .and_then(|last| last.get("id")?.as_str()),
         Paging::List => None,
     };
-    position.map(|position| seal(position, &binding(spec, filters))).unwrap_or_default()
+    position.map(|position| binding(spec, filters).seal(position)).unwrap_or_default()
 }
 
-fn binding(spec: &Spec, filters: &Params) -> [u8; BINDING_BYTES] {
-    let digest =
-        Sha256::new().chain_update(spec.full_name()).chain_update(b"\n").chain_update(filters.encode());
-    let mut binding = [0; BINDING_BYTES];
-    for (to, from) in binding.iter_mut().zip(digest.finalize()) {
-        *to = from;
+fn binding(spec: &Spec, filters: &Params) -> Binding {
+    Binding::new(&spec.full_name(), filters.encode().as_bytes())
+}
+
+/// What a token belongs to: an RPC and the filters of its first page.
+#[derive(Clone, Copy, Debug)]
+pub struct Binding([u8; BINDING_BYTES]);
+
+impl Binding {
+    /// The binding to an RPC and its filters, in any unambiguous form.
+    #[must_use]
+    pub fn new(rpc: &str, filters: &[u8]) -> Self {
+        let digest = Sha256::new().chain_update(rpc).chain_update(b"\n").chain_update(filters);
+        let mut binding = [0; BINDING_BYTES];
+        for (to, from) in binding.iter_mut().zip(digest.finalize()) {
+            *to = from;
+        }
+        Self(binding)
     }
-    binding
-}
 
-fn seal(position: &str, binding: &[u8; BINDING_BYTES]) -> String {
-    let mut token = vec![VERSION];
-    token.extend(binding);
-    token.extend(position.as_bytes());
-    URL_SAFE_NO_PAD.encode(token)
-}
+    /// The token for the page that begins at `position`.
+    #[must_use]
+    pub fn seal(&self, position: &str) -> String {
+        let mut token = vec![VERSION];
+        token.extend(self.0);
+        token.extend(position.as_bytes());
+        URL_SAFE_NO_PAD.encode(token)
+    }
 
-fn open(token: &str, binding: &[u8; BINDING_BYTES]) -> Result<String, BadToken> {
-    let bytes = URL_SAFE_NO_PAD.decode(token).map_err(|_| BadToken)?;
-    let bytes = bytes.strip_prefix(&[VERSION]).and_then(|rest| rest.strip_prefix(binding)).ok_or(BadToken)?;
-    let position = String::from_utf8(bytes.to_vec()).map_err(|_| BadToken)?;
-    if position.is_empty() { Err(BadToken) } else { Ok(position) }
+    /// The position in a token.
+    ///
+    /// # Errors
+    /// When the token was not made by [`Binding::seal`] of the same binding.
+    pub fn open(&self, token: &str) -> Result<String, BadToken> {
+        let bytes = URL_SAFE_NO_PAD.decode(token).map_err(|_| BadToken)?;
+        let bytes =
+            bytes.strip_prefix(&[VERSION]).and_then(|rest| rest.strip_prefix(&self.0)).ok_or(BadToken)?;
+        let position = String::from_utf8(bytes.to_vec()).map_err(|_| BadToken)?;
+        if position.is_empty() { Err(BadToken) } else { Ok(position) }
+    }
 }
 
 #[cfg(test)]

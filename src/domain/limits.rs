@@ -70,10 +70,8 @@ pub const EVENT_BATCH_BYTES_MAX: usize = 1 << 20;
 pub const EVENT_PAGE_BYTES_MAX: usize = 2 << 20;
 /// Events that are looked at for one page, whether they match or not.
 pub const EVENT_PAGE_SEARCHED_MAX: usize = 10_000;
-/// Time between a stream's checkpoints, in milliseconds, where the configuration names none.
-pub const CHECKPOINT_MS_DEFAULT: u64 = 15_000;
-/// Longest time between a stream's checkpoints, in milliseconds; proxies cut off streams that are silent for longer.
-pub const CHECKPOINT_MS_MAX: u64 = 50_000;
+/// Messages that a stream holds ready for a caller who is slow to take them.
+pub const STREAM_AHEAD_ITEMS_MAX: usize = 4;
 /// Largest webhook body, in bytes; Stripe's events have some 10 KB.
 pub const WEBHOOK_BODY_BYTES_MAX: usize = 1 << 20;
 /// How long a webhook's body may take to arrive, in milliseconds.

@@ -9,11 +9,8 @@ use super::listing::{self, Page, Query};
 use super::subscription::Subscription;
 use crate::domain::clock::{Clock, UnixMillis};
 use crate::domain::cursor::Cursor;
-use crate::domain::limits::{CHECKPOINT_MS_DEFAULT, CHECKPOINT_MS_MAX};
 use crate::proto::v1::EventSource;
 use crate::store::{self, Appended, Batch, NewEvent, Store, StoredEvent};
-
-const _: () = assert!(CHECKPOINT_MS_DEFAULT <= CHECKPOINT_MS_MAX);
 
 /// The event log; cheap to clone.
 #[derive(Clone, Debug)]
@@ -70,10 +67,9 @@ pub enum Error {
 }
 
 impl Feed {
-    /// The log in `store`. Streams show signs of life every `checkpoint_every`, at most [`CHECKPOINT_MS_MAX`].
+    /// The log in `store`. Streams show signs of life every `checkpoint_every`.
     #[must_use]
     pub fn new(store: Store, clock: Arc<dyn Clock>, checkpoint_every: Duration) -> Self {
-        let checkpoint_every = checkpoint_every.min(Duration::from_millis(CHECKPOINT_MS_MAX));
         Self { store, clock, checkpoint_every }
     }
 
