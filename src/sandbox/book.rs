@@ -21,13 +21,16 @@ pub(super) struct Effect {
     pub(super) request_id: String,
 }
 
-/// Effects in order, and how many requests ended in which way.
+/// Effects in order, how many requests ended in which way, and which events were taken.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Book {
     pub(super) effects: Vec<Effect>,
     pub(super) received: u64,
     pub(super) replayed: u64,
     pub(super) refused: u64,
+    /// Ids of the events that a target took with success, in the order of its answers.
+    #[serde(default)]
+    pub(super) acknowledged: Vec<String>,
 }
 
 impl Book {

@@ -25,10 +25,24 @@ impl Control {
         Self { shared }
     }
 
-    /// Every executed change in order, and counters of requests received, replayed and refused.
+    /// Every executed change in order, counters of requests received, replayed and refused, and the events that targets
+    /// acknowledged.
     #[must_use]
     pub fn book(&self) -> Value {
         json!(self.shared.state().kept.book)
+    }
+
+    /// How many requests arrived so far.
+    #[must_use]
+    pub fn received(&self) -> u64 {
+        self.shared.state().kept.book.received
+    }
+
+    /// How many deliveries of events are due, under way or planned.
+    #[must_use]
+    pub fn undelivered(&self) -> usize {
+        let state = self.shared.state();
+        state.kept.outbox.len() + state.kept.schedule.deliveries()
     }
 
     /// Sandbox time in Unix milliseconds.

@@ -67,10 +67,9 @@ impl Outbox {
         self.due.extend(std::mem::take(&mut self.under_way).into_values());
     }
 
-    /// Nothing is due or under way.
-    #[cfg(test)]
-    pub(super) fn idle(&self) -> bool {
-        self.due.is_empty() && self.under_way.is_empty()
+    /// Deliveries that are due or under way.
+    pub(super) fn len(&self) -> usize {
+        self.due.len() + self.under_way.len()
     }
 
     /// Moves with every try and its end.
@@ -106,6 +105,7 @@ pub(super) fn put(state: &mut State, delivery: Delivery) {
 /// The try was answered with success.
 pub(super) fn delivered(state: &mut State, number: u64) {
     let Some(delivery) = state.kept.outbox.finish(number) else { return };
+    state.kept.book.acknowledged.push(delivery.event.clone());
     state.change("event", &delivery.event, |event| {
         let pending = super::object::int(event, "pending_webhooks") - 1;
         event.insert("pending_webhooks".to_owned(), pending.max(0).into());

@@ -75,6 +75,11 @@ impl Schedule {
         self.due.len()
     }
 
+    /// How many deliveries wait for their time.
+    pub(super) fn deliveries(&self) -> usize {
+        self.due.iter().filter(|due| matches!(due.change, Change::Deliver(_))).count()
+    }
+
     /// When the earliest change is due.
     pub(super) fn next_at(&self) -> Option<i64> {
         self.due.front().map(|due| due.at_ms)
