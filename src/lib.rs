@@ -1,5 +1,6 @@
 //! Tollgate: a gRPC gateway in front of Stripe. `ARCHITECTURE.md` has the map of the rooms and which may import which.
 
+pub mod audit;
 pub mod cli;
 pub mod config;
 pub mod contract;

@@ -1,0 +1,167 @@
+//! The record of who did what: builds the records and hands them to the store. Whether a call may happen at all, and in
+//! which transaction a change's records are written, is decided elsewhere.
+
+mod id;
+pub mod record;
+
+use std::sync::Arc;
+
+pub use record::{Outcome, Param, Phase, Record, Shown};
+
+use crate::contract::{Pair, Sensitivity};
+use crate::domain::caller::Caller;
+use crate::domain::clock::Clock;
+use crate::domain::fingerprint::HashKey;
+use crate::store::{self, AuditRow, Batch, Store};
+
+use id::Ids;
+
+/// Version of the key behind the hashes of personal values; stored with each, so that a key can be replaced.
+const HASH_VERSION: u8 = 1;
+
+/// Why a record was not made or kept.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The system gave no random bytes.
+    #[error("the system gives no random bytes")]
+    Random(#[source] getrandom::Error),
+    /// The record has no stored form.
+    #[error("the audit record cannot be encoded")]
+    Encode(#[source] serde_json::Error),
+    /// The store did not keep it.
+    #[error("the audit record was not kept")]
+    Store(#[from] store::Error),
+}
+
+/// Makes audit records. Clones share everything.
+#[derive(Clone, Debug)]
+pub struct Auditor {
+    store: Store,
+    clock: Arc<dyn Clock>,
+    key: HashKey,
+    ids: Arc<Ids>,
+}
+
+impl Auditor {
+    /// An auditor that hashes personal values with `key`: whoever drops the key erases them.
+    ///
+    /// # Errors
+    /// When the system gives no random bytes.
+    pub fn new(store: Store, clock: Arc<dyn Clock>, key: HashKey) -> Result<Self, Error> {
+        Ok(Self { store, clock, key, ids: Arc::new(Ids::new().map_err(Error::Random)?) })
+    }
+
+    /// A record of now, to be filled further. `rpc` is the full gRPC method.
+    #[must_use]
+    pub fn record(&self, phase: Phase, caller: &Caller, rpc: impl Into<String>) -> Record {
+        let at_ms = self.clock.wall();
+        Record::new(self.ids.next(at_ms), at_ms, phase, caller, rpc.into())
+    }
+
+    /// The parameters as the record may show them: public ones as they are, personal ones as keyed hashes, of secret
+    /// ones the name alone.
+    #[must_use]
+    pub fn params(&self, pairs: &[Pair]) -> Vec<Param> {
+        pairs.iter().map(|pair| Param { name: pair.name.clone(), shown: self.shown(pair) }).collect()
+    }
+
+    fn shown(&self, pair: &Pair) -> Shown {
+        match pair.sensitivity {
+            Sensitivity::Public => Shown::Value(pair.value.clone()),
+            // The same value under the same name can be found again, and under no other name.
+            Sensitivity::Personal => {
+                let hash = self.key.hash([pair.name.as_str(), pair.value.as_str()]);
+                Shown::Hash(format!("h{HASH_VERSION}:{hash}"))
+            }
+            Sensitivity::Secret => Shown::Withheld,
+        }
+    }
+
+    /// Keeps a record without waiting, for calls that change nothing; what finds no room is dropped and counted there.
+    ///
+    /// # Errors
+    /// When the record cannot be encoded.
+    pub fn append(&self, record: &Record) -> Result<(), Error> {
+        self.store.append_audit_lazily(record.row()?);
+        Ok(())
+    }
+
+    /// Makes a record durable before it returns.
+    ///
+    /// # Errors
+    /// When the record cannot be encoded or the store does not keep it.
+    pub async fn write(&self, record: &Record) -> Result<(), Error> {
+        let audit = vec![record.row()?];
+        self.store.commit(Batch { audit, ..Batch::default() }).await?;
+        Ok(())
+    }
+}
+
+impl Record {
+    /// The record as it is stored; these bytes are what any later proof is about.
+    ///
+    /// # Errors
+    /// When the encoder reports a fault.
+    pub fn row(&self) -> Result<AuditRow, Error> {
+        let record = serde_json::to_vec(self).map_err(Error::Encode)?;
+        Ok(AuditRow { id: self.id.clone(), record })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::clock::ManualClock;
+
+    fn caller() -> Caller {
+        Caller { name: "billing".to_owned(), namespace: "shop".to_owned() }
+    }
+
+    fn pair(name: &str, value: &str, sensitivity: Sensitivity) -> Pair {
+        Pair { name: name.to_owned(), value: value.to_owned(), sensitivity }
+    }
+
+    #[tokio::test]
+    async fn a_record_shows_each_value_as_its_sensitivity_allows() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let clock = Arc::new(ManualClock::at(1_800_000_000_000));
+        let auditor = Auditor::new(store.clone(), clock, HashKey::new([3; 32])).unwrap();
+        let mut record =
+            auditor.record(Phase::Denied, &caller(), "tollgate.v1.CustomerService/CreateCustomer");
+        record.params = auditor.params(&[
+            pair("currency", "eur", Sensitivity::Public),
+            pair("email", "ada@example.com", Sensitivity::Personal),
+            pair("phone", "ada@example.com", Sensitivity::Personal),
+            pair("source", "tok_hidden", Sensitivity::Secret),
+        ]);
+        auditor.write(&record).await.unwrap();
+
+        let stored = store.audit_after(0, 10).await.unwrap();
+        let text = String::from_utf8(stored[0].row.record.clone()).unwrap();
+        assert_eq!(stored[0].row.id, record.id);
+        assert!(text.contains(r#"{"name":"currency","value":"eur"}"#), "{text}");
+        assert!(text.contains(r#"{"name":"email","hash":"h1:"#), "{text}");
+        assert!(text.contains(r#"{"name":"source","withheld":null}"#), "{text}");
+        assert!(!text.contains("ada@") && !text.contains("hidden"), "{text}");
+        assert_ne!(
+            record.params[1].shown, record.params[2].shown,
+            "one value has other hashes under other names"
+        );
+        assert_eq!(serde_json::from_str::<Record>(&text).unwrap(), record);
+        store.close().await;
+    }
+
+    #[tokio::test]
+    async fn a_record_that_nobody_waits_for_is_kept_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let clock = Arc::new(ManualClock::at(1_800_000_000_000));
+        let auditor = Auditor::new(store.clone(), clock, HashKey::new([3; 32])).unwrap();
+        let record = auditor.record(Phase::Read, &caller(), "tollgate.v1.RefundService/GetRefund");
+        auditor.append(&record).unwrap();
+        store.close().await;
+        let store = Store::open(folder.path()).unwrap();
+        assert_eq!(store.audit_after(0, 10).await.unwrap()[0].row, record.row().unwrap());
+    }
+}
