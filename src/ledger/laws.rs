@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use super::fixtures::{NOW, fingerprint, operation, outgoing};
 use super::proof::{Expected, verdict};
 use super::state::{Record, Settled, State};
-use super::transition::{Call, Decision, Sending, decide, given_up, sending, settled};
+use super::transition::{Call, Decision, Departure, Sending, decide, depart, settled};
 use crate::domain::clock::UnixMillis;
 use crate::domain::limits::RESEND_MS_MAX;
 use crate::stripe::{Answer, Attempt, Body, Outgoing, Trouble};
@@ -136,24 +136,24 @@ impl Gateway {
         let call = Call { fingerprint: &fingerprint, retry_refused: *retry_refused, repeatable: false };
         let how = match decide(before.as_ref(), call, now) {
             Decision::Send(how) => how,
-            Decision::GiveUp(why) => return self.store(&given_up(before.unwrap(), why, now)),
-            _ => return,
+            Decision::GiveUp(record, _) => return self.store(&record),
+            Decision::Answer(_) => return,
         };
         check_may_send(before.as_ref(), how, now);
         let fresh = outgoing(&format!("amount={amount}"));
-        let record = sending(how, before, operation(), fingerprint, fresh, now);
+        let departure = depart(how, before, operation(), fingerprint, fresh, now);
+        let Departure { record, outgoing, ambiguous } = departure;
         self.store(&record);
         if matches!(crash, Crash::BeforeSend) {
             return;
         }
-        let State::InFlight { outgoing, ambiguous } = record.state.clone() else { panic!("not in flight") };
         let first = self.sent.entry(record.generation).or_insert_with(|| outgoing.clone());
         assert_eq!(*first, outgoing, "one generation, one key and one body");
         let answers: Vec<_> =
             attempts.iter().map(|attempt| self.attempt(stripe, &outgoing, *attempt, now)).collect();
         if matches!(crash, Crash::No) {
             let verdict = verdict(&answers, ambiguous, Expected { object: "refund", keyed: true });
-            self.store(&settled(record, &verdict, now));
+            self.store(&settled(record, outgoing, &verdict, now));
         }
     }
 

@@ -180,8 +180,8 @@ impl Record {
 
     /// The request that may be sent again; `None` once the outcome is proven.
     #[must_use]
-    pub fn outgoing(&self) -> Option<&Outgoing> {
-        match &self.state {
+    pub fn into_outgoing(self) -> Option<Outgoing> {
+        match self.state {
             State::Open(outgoing)
             | State::InFlight { outgoing, .. }
             | State::Unknown { outgoing, .. }
@@ -227,7 +227,7 @@ mod tests {
     fn a_settled_entry_holds_no_request() {
         for state in states() {
             let settled = matches!(state, State::Settled(_));
-            assert_eq!(record(1, state).outgoing().is_none(), settled);
+            assert_eq!(record(1, state).into_outgoing().is_none(), settled);
         }
     }
 

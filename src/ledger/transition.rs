@@ -26,15 +26,22 @@ pub struct Call<'a> {
 pub enum Decision {
     /// It goes to Stripe.
     Send(Sending),
-    /// It is answered from memory.
+    /// It is answered as things stand.
+    Answer(Known),
+    /// No resend will find out what came of the operation: this entry says so, and the call is answered so.
+    GiveUp(Box<Record>, Stuck),
+}
+
+/// What is known without sending.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Known {
+    /// The outcome.
     Replay(Settled),
     /// The operation stands for something else: these fields differ.
     Mismatch(Vec<String>),
-    /// The outcome of an earlier attempt is unknown and cannot be found out now.
-    Unresolved,
-    /// The same, and a resend will never find it out: it is put on record that an operator has to.
-    GiveUp(Stuck),
-    /// The same, on record already.
+    /// The outcome of an earlier attempt is unknown, and a resend is not safe at the moment.
+    Unknown,
+    /// It is unknown, and no resend will find it out.
     NeedsOperator(Stuck),
 }
 
@@ -52,6 +59,17 @@ pub enum Sending {
     NextGeneration,
 }
 
+/// What has to be durable before the first byte is sent, and what is sent then.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Departure {
+    /// The entry to store.
+    pub record: Record,
+    /// The request with its key.
+    pub outgoing: Outgoing,
+    /// Whether an earlier attempt of this generation may have taken effect.
+    pub ambiguous: bool,
+}
+
 /// Decides about a call when nothing of the operation is in flight.
 #[must_use]
 pub fn decide(record: Option<&Record>, call: Call<'_>, now: UnixMillis) -> Decision {
@@ -61,91 +79,80 @@ pub fn decide(record: Option<&Record>, call: Call<'_>, now: UnixMillis) -> Decis
         State::Open(_) if differing.is_empty() => Decision::Send(Sending::Resend { ambiguous: false }),
         State::Open(_) => Decision::Send(Sending::NextGeneration),
         State::Settled(settled @ Settled::Refused(_)) if differing.is_empty() && !call.retry_refused => {
-            Decision::Replay(settled.clone())
+            Decision::Answer(Known::Replay(settled.clone()))
         }
         State::Settled(Settled::Refused(_)) => Decision::Send(Sending::NextGeneration),
-        _ if !differing.is_empty() => Decision::Mismatch(differing),
-        State::Settled(settled @ Settled::Succeeded(_)) => Decision::Replay(settled.clone()),
-        State::Unknown { conflict: true, .. } => stuck(Stuck::KeyConflict, call),
-        State::InFlight { .. } | State::Unknown { conflict: false, .. } => resend(record, call, now),
-        State::NeedsOperator { why, .. } => Decision::NeedsOperator(*why),
+        _ if !differing.is_empty() => Decision::Answer(Known::Mismatch(differing)),
+        State::Settled(settled @ Settled::Succeeded(_)) => Decision::Answer(Known::Replay(settled.clone())),
+        State::NeedsOperator { why, .. } => Decision::Answer(Known::NeedsOperator(*why)),
+        State::Unknown { outgoing, conflict: true } => stuck(record, outgoing, Stuck::KeyConflict, call, now),
+        State::InFlight { outgoing, .. } | State::Unknown { outgoing, conflict: false } => {
+            resend(record, outgoing, call, now)
+        }
     }
 }
 
 /// An unknown outcome: the same key finds it out as long as Stripe surely remembers it.
-fn resend(record: &Record, call: Call<'_>, now: UnixMillis) -> Decision {
+fn resend(record: &Record, outgoing: &Outgoing, call: Call<'_>, now: UnixMillis) -> Decision {
     if now.saturating_sub(record.first_sent_ms) >= RESEND_MS_MAX {
-        stuck(Stuck::Expired, call)
+        stuck(record, outgoing, Stuck::Expired, call, now)
     } else if now < record.last_ms.saturating_sub(CLOCK_BEHIND_MS_MAX) {
         // The clock was set back, so the age cannot be told.
-        Decision::Unresolved
+        Decision::Answer(Known::Unknown)
     } else {
         Decision::Send(Sending::Resend { ambiguous: true })
     }
 }
 
-fn stuck(why: Stuck, call: Call<'_>) -> Decision {
-    if call.repeatable { Decision::Send(Sending::NextGeneration) } else { Decision::GiveUp(why) }
+fn stuck(record: &Record, outgoing: &Outgoing, why: Stuck, call: Call<'_>, now: UnixMillis) -> Decision {
+    if call.repeatable {
+        return Decision::Send(Sending::NextGeneration);
+    }
+    let state = State::NeedsOperator { outgoing: outgoing.clone(), why };
+    Decision::GiveUp(Box::new(record.clone().moved_to(state, now)), why)
 }
 
-/// The entry that has to be durable before the first byte is sent. It holds what is sent: `fresh`, or on a resend what
-/// was sent before.
+/// Prepares a sending of `fresh`, or on a resend of what was sent before.
 #[must_use]
-pub fn sending(
-    sending: Sending,
+pub fn depart(
+    how: Sending,
     record: Option<Record>,
     operation: Operation,
     fingerprint: Fingerprint,
     fresh: Outgoing,
     now: UnixMillis,
-) -> Record {
+) -> Departure {
     let last_ms = record.as_ref().map_or(now, |record| record.last_ms.max(now));
     let generation = record.as_ref().map_or(0, |record| record.generation);
-    let stored = record.as_ref().and_then(Record::outgoing).cloned();
-    match (sending, record, stored) {
-        (Sending::Resend { ambiguous }, Some(record), Some(mut outgoing)) => {
-            if ambiguous && planted::active("key-per-retry") {
+    let stored = record.and_then(|record| Some((record.first_sent_ms, record.into_outgoing()?)));
+    let (generation, first_sent_ms, outgoing, ambiguous) = match (how, stored) {
+        (Sending::Resend { ambiguous: true }, Some((first_sent_ms, mut outgoing))) => {
+            if planted::active("key-per-retry") {
                 let other = u32::try_from(now.unsigned_abs() % u64::from(u32::MAX)).unwrap_or_default();
                 outgoing.idempotency_key = Some(operation.key(other));
             }
-            // Until now nothing of an open operation took hold at Stripe, so its key is as good as new.
-            let first_sent_ms = if ambiguous { record.first_sent_ms } else { now };
-            let state = State::InFlight { outgoing, ambiguous };
-            Record::new(operation, generation, fingerprint, (first_sent_ms, last_ms), state)
+            (generation, first_sent_ms, outgoing, true)
         }
-        _ => {
+        // Until now nothing of an open operation took hold at Stripe, so its key is as good as new.
+        (Sending::Resend { ambiguous: false }, Some((_, outgoing))) => (generation, now, outgoing, false),
+        (Sending::New | Sending::NextGeneration | Sending::Resend { .. }, _) => {
             let generation = generation.saturating_add(1);
-            let key = (fresh.verb == Verb::Post).then(|| operation.key(generation));
-            let outgoing = Outgoing { idempotency_key: key, ..fresh };
-            let state = State::InFlight { outgoing, ambiguous: false };
-            Record::new(operation, generation, fingerprint, (now, last_ms), state)
+            let idempotency_key = (fresh.verb == Verb::Post).then(|| operation.key(generation));
+            (generation, now, Outgoing { idempotency_key, ..fresh }, false)
         }
-    }
-}
-
-/// The entry after the attempts of a call, of which `verdict` is the sum.
-#[must_use]
-pub fn settled(record: Record, verdict: &Verdict, now: UnixMillis) -> Record {
-    let state = match (verdict, record.outgoing().cloned()) {
-        (Verdict::Settled(settled), _) => State::Settled(settled.clone()),
-        (Verdict::Open { .. }, Some(outgoing)) => State::Open(outgoing),
-        (Verdict::Unknown { conflict, .. }, Some(outgoing)) => {
-            State::Unknown { outgoing, conflict: *conflict }
-        }
-        // A proven outcome is not unmade by a call that proves none.
-        (Verdict::Open { .. } | Verdict::Unknown { .. }, None) => return record,
     };
-    record.moved_to(state, now)
+    let state = State::InFlight { outgoing: outgoing.clone(), ambiguous };
+    let record = Record::new(operation, generation, fingerprint, (first_sent_ms, last_ms), state);
+    Departure { record, outgoing, ambiguous }
 }
 
-/// The entry of an operation that no resend can settle.
+/// The entry after the attempts of a call that sent `outgoing`, of which `verdict` is the sum.
 #[must_use]
-pub fn given_up(record: Record, why: Stuck, now: UnixMillis) -> Record {
-    let state = match record.state.clone() {
-        State::InFlight { outgoing, .. } | State::Unknown { outgoing, .. } => {
-            State::NeedsOperator { outgoing, why }
-        }
-        other => other,
+pub fn settled(record: Record, outgoing: Outgoing, verdict: &Verdict, now: UnixMillis) -> Record {
+    let state = match verdict {
+        Verdict::Settled(settled) => State::Settled(settled.clone()),
+        Verdict::Open { .. } => State::Open(outgoing),
+        Verdict::Unknown { conflict, .. } => State::Unknown { outgoing, conflict: *conflict },
     };
     record.moved_to(state, now)
 }
@@ -156,6 +163,8 @@ mod tests {
     use super::*;
 
     const HOUR: UnixMillis = 3_600_000;
+    const RESEND: Decision = Decision::Send(Sending::Resend { ambiguous: true });
+    const NEXT: Decision = Decision::Send(Sending::NextGeneration);
 
     fn call(fingerprint: &Fingerprint) -> Call<'_> {
         Call { fingerprint, retry_refused: false, repeatable: false }
@@ -164,12 +173,26 @@ mod tests {
     /// Decides about the same parameters as the record's, then about another amount.
     fn both(state: State, now: UnixMillis) -> (Decision, Decision) {
         let record = record(1, state);
-        let other = fingerprint("other");
-        (decide(Some(&record), call(&record.fingerprint), now), decide(Some(&record), call(&other), now))
+        let decide = |fingerprint: &Fingerprint| decide(Some(&record), call(fingerprint), now);
+        (decide(&record.fingerprint), decide(&fingerprint("other")))
+    }
+
+    fn replay(settled: &Settled) -> Decision {
+        Decision::Answer(Known::Replay(settled.clone()))
+    }
+
+    fn mismatch() -> Decision {
+        Decision::Answer(Known::Mismatch(vec!["amount".to_owned()]))
     }
 
     fn unknown(conflict: bool) -> State {
         State::Unknown { outgoing: outgoing("a=1"), conflict }
+    }
+
+    /// The entry that says that an operator has to settle it.
+    fn given_up(why: Stuck, now: UnixMillis) -> Decision {
+        let state = State::NeedsOperator { outgoing: outgoing("a=1"), why };
+        Decision::GiveUp(Box::new(record(1, state.clone()).moved_to(state, now)), why)
     }
 
     #[test]
@@ -180,61 +203,56 @@ mod tests {
     #[test]
     fn a_success_is_final() {
         let settled = Settled::Succeeded(success());
-        let (same, other) = both(State::Settled(settled.clone()), NOW + 9999 * HOUR);
-        assert_eq!(same, Decision::Replay(settled.clone()));
-        assert_eq!(other, Decision::Mismatch(vec!["amount".to_owned()]));
-        let record = record(1, State::Settled(settled.clone()));
+        let state = State::Settled(settled.clone());
+        assert_eq!(both(state.clone(), NOW + 9999 * HOUR), (replay(&settled), mismatch()));
+        let record = record(1, state);
         let retry = Call { retry_refused: true, repeatable: true, ..call(&record.fingerprint) };
-        assert_eq!(decide(Some(&record), retry, NOW), Decision::Replay(settled));
+        assert_eq!(decide(Some(&record), retry, NOW), replay(&settled));
     }
 
     #[test]
     fn a_refusal_is_replayed_until_the_caller_asks_anew_or_for_something_else() {
         let settled = Settled::Refused(refusal());
-        let (same, other) = both(State::Settled(settled.clone()), NOW + 9999 * HOUR);
-        assert_eq!(same, Decision::Replay(settled.clone()));
-        assert_eq!(other, Decision::Send(Sending::NextGeneration));
-        let record = record(1, State::Settled(settled));
+        let state = State::Settled(settled.clone());
+        assert_eq!(both(state.clone(), NOW + 9999 * HOUR), (replay(&settled), NEXT));
+        let record = record(1, state);
         let retry = Call { retry_refused: true, ..call(&record.fingerprint) };
-        assert_eq!(decide(Some(&record), retry, NOW), Decision::Send(Sending::NextGeneration));
+        assert_eq!(decide(Some(&record), retry, NOW), NEXT);
     }
 
     #[test]
     fn an_open_operation_is_resent_or_takes_other_parameters() {
-        let (same, other) = both(State::Open(outgoing("a=1")), NOW + 9999 * HOUR);
-        assert_eq!(same, Decision::Send(Sending::Resend { ambiguous: false }));
-        assert_eq!(other, Decision::Send(Sending::NextGeneration));
+        let resend = Decision::Send(Sending::Resend { ambiguous: false });
+        assert_eq!(both(State::Open(outgoing("a=1")), NOW + 9999 * HOUR), (resend, NEXT));
     }
 
     #[test]
     fn an_unknown_is_resent_for_23_hours_and_never_after() {
         for state in [unknown(false), State::InFlight { outgoing: outgoing("a=1"), ambiguous: false }] {
-            let resend = Decision::Send(Sending::Resend { ambiguous: true });
-            let mismatch = Decision::Mismatch(vec!["amount".to_owned()]);
-            assert_eq!(both(state.clone(), NOW + 23 * HOUR - 1), (resend, mismatch.clone()));
-            assert_eq!(both(state, NOW + 23 * HOUR), (Decision::GiveUp(Stuck::Expired), mismatch));
+            let end = NOW + 23 * HOUR;
+            assert_eq!(both(state.clone(), end - 1), (RESEND, mismatch()));
+            assert_eq!(both(state, end), (given_up(Stuck::Expired, end), mismatch()));
         }
     }
 
     #[test]
     fn a_clock_that_went_back_sends_nothing() {
-        assert_eq!(both(unknown(false), NOW - 59_000).0, Decision::Send(Sending::Resend { ambiguous: true }));
-        assert_eq!(both(unknown(false), NOW - 61_000).0, Decision::Unresolved);
-        assert_eq!(both(unknown(false), UnixMillis::MIN).0, Decision::Unresolved);
-        assert_eq!(both(unknown(false), UnixMillis::MAX).0, Decision::GiveUp(Stuck::Expired));
+        let cannot_tell = Decision::Answer(Known::Unknown);
+        assert_eq!(both(unknown(false), NOW - 59_000).0, RESEND);
+        assert_eq!(both(unknown(false), NOW - 61_000).0, cannot_tell);
+        assert_eq!(both(unknown(false), UnixMillis::MIN).0, cannot_tell);
+        assert_eq!(both(unknown(false), UnixMillis::MAX).0, given_up(Stuck::Expired, UnixMillis::MAX));
     }
 
     #[test]
     fn a_key_that_stripe_knows_otherwise_is_never_resent() {
-        assert_eq!(both(unknown(true), NOW).0, Decision::GiveUp(Stuck::KeyConflict));
+        assert_eq!(both(unknown(true), NOW).0, given_up(Stuck::KeyConflict, NOW));
     }
 
     #[test]
     fn what_needs_an_operator_stays_so() {
         let state = State::NeedsOperator { outgoing: outgoing("a=1"), why: Stuck::Expired };
-        let (same, other) = both(state, NOW);
-        assert_eq!(same, Decision::NeedsOperator(Stuck::Expired));
-        assert_eq!(other, Decision::Mismatch(vec!["amount".to_owned()]));
+        assert_eq!(both(state, NOW), (Decision::Answer(Known::NeedsOperator(Stuck::Expired)), mismatch()));
     }
 
     #[test]
@@ -242,7 +260,7 @@ mod tests {
         for (state, now) in [(unknown(false), NOW + 23 * HOUR), (unknown(true), NOW)] {
             let record = record(1, state);
             let upload = Call { repeatable: true, ..call(&record.fingerprint) };
-            assert_eq!(decide(Some(&record), upload, now), Decision::Send(Sending::NextGeneration));
+            assert_eq!(decide(Some(&record), upload, now), NEXT);
         }
     }
 
@@ -250,34 +268,25 @@ mod tests {
     fn a_resend_has_the_stored_bytes_and_the_next_generation_the_new_ones() {
         let stored = Outgoing { idempotency_key: Some(operation().key(4)), ..outgoing("a=1") };
         let before = record(4, State::Unknown { outgoing: stored.clone(), conflict: false });
-        let resend = sending(
-            Sending::Resend { ambiguous: true },
-            Some(before.clone()),
-            operation(),
-            fingerprint("1"),
-            outgoing("b=2"),
-            NOW + HOUR,
-        );
-        assert_eq!(resend.state, State::InFlight { outgoing: stored, ambiguous: true });
-        assert_eq!((resend.generation, resend.first_sent_ms, resend.last_ms), (4, NOW, NOW + HOUR));
+        let depart =
+            |how, now| depart(how, Some(before.clone()), operation(), fingerprint("1"), outgoing("b=2"), now);
+        let Departure { record, outgoing: sent, ambiguous } =
+            depart(Sending::Resend { ambiguous: true }, NOW + HOUR);
+        assert_eq!((&sent, ambiguous), (&stored, true));
+        assert_eq!(record.state, State::InFlight { outgoing: stored, ambiguous: true });
+        assert_eq!((record.generation, record.first_sent_ms, record.last_ms), (4, NOW, NOW + HOUR));
 
-        let next = sending(
-            Sending::NextGeneration,
-            Some(before),
-            operation(),
-            fingerprint("2"),
-            outgoing("b=2"),
-            NOW - HOUR,
-        );
+        let Departure { record, outgoing: sent, ambiguous } = depart(Sending::NextGeneration, NOW - HOUR);
         let fresh = Outgoing { idempotency_key: Some(operation().key(5)), ..outgoing("b=2") };
-        assert_eq!(next.state, State::InFlight { outgoing: fresh, ambiguous: false });
-        assert_eq!((next.generation, next.first_sent_ms, next.last_ms), (5, NOW - HOUR, NOW));
+        assert_eq!((&sent, ambiguous), (&fresh, false));
+        assert_eq!(record.state, State::InFlight { outgoing: fresh, ambiguous: false });
+        assert_eq!((record.generation, record.first_sent_ms, record.last_ms), (5, NOW - HOUR, NOW));
     }
 
     #[test]
     fn a_delete_carries_no_key() {
         let delete = Outgoing { verb: Verb::Delete, ..outgoing("") };
-        let record = sending(Sending::New, None, operation(), fingerprint("1"), delete, NOW);
-        assert_eq!(record.outgoing().unwrap().idempotency_key, None);
+        let departure = depart(Sending::New, None, operation(), fingerprint("1"), delete, NOW);
+        assert_eq!(departure.outgoing.idempotency_key, None);
     }
 }

@@ -1,0 +1,89 @@
+//! What the ledger adds to audit records: which operation, which try, and what came of it.
+
+use serde_json::Value;
+
+use super::proof::Verdict;
+use super::state::{Record, Refusal, Settled, Success};
+use crate::audit::{self, Outcome, Phase};
+use crate::domain::operation::Operation;
+use crate::stripe::{Answer, Attempt, Outgoing};
+
+/// A change that is about to be sent.
+pub(super) fn intent(audit: &mut audit::Record, record: &Record, outgoing: &Outgoing) {
+    audit.phase = Phase::Intent;
+    sent(audit, record, outgoing);
+}
+
+/// A call that sent nothing, and why.
+pub(super) fn answered(audit: &mut audit::Record, operation: &Operation, result: &str) {
+    audit.phase = Phase::Answered;
+    audit.concern(operation);
+    audit.conclude(result);
+}
+
+/// A change that was sent, and what came of it.
+pub(super) fn outcome(
+    audit: &mut audit::Record,
+    record: &Record,
+    outgoing: &Outgoing,
+    verdict: &Verdict,
+    attempts: &[Attempt],
+) {
+    audit.phase = Phase::Outcome;
+    sent(audit, record, outgoing);
+    let answers = attempts.iter().filter_map(answer_of);
+    audit.stripe_request_ids = answers.clone().filter_map(|answer| answer.request_id.clone()).collect();
+    audit.attempts = Some(u32::try_from(attempts.len()).unwrap_or(u32::MAX));
+    let last = answers.last();
+    let reason = match (verdict, last) {
+        (Verdict::Settled(Settled::Succeeded(success)), _) => return succeeded(audit, success, last),
+        (Verdict::Settled(Settled::Refused(refusal)), _) => reason_of(refusal),
+        (Verdict::Unknown { conflict: true, .. }, _) => Some("key_conflict".to_owned()),
+        (Verdict::Open { last } | Verdict::Unknown { last, .. }, _) => last.as_ref().and_then(trouble_of),
+    };
+    let http_status = last.map(|answer| answer.status);
+    audit.outcome = Some(Outcome { result: word(verdict).to_owned(), http_status, reason });
+}
+
+fn sent(audit: &mut audit::Record, record: &Record, outgoing: &Outgoing) {
+    audit.concern(&record.operation);
+    audit.generation = Some(record.generation);
+    audit.idempotency_key = outgoing.idempotency_key.clone();
+}
+
+fn succeeded(audit: &mut audit::Record, success: &Success, last: Option<&Answer>) {
+    let object: Value = serde_json::from_str(&success.json).unwrap_or_default();
+    audit.object_id.clone_from(&success.object_id);
+    audit.amount_minor = object.get("amount").and_then(Value::as_i64);
+    audit.currency = object.get("currency").and_then(Value::as_str).map(str::to_owned);
+    let http_status = last.map(|answer| answer.status);
+    audit.outcome = Some(Outcome { result: "succeeded".to_owned(), http_status, reason: None });
+}
+
+fn word(verdict: &Verdict) -> &'static str {
+    match verdict {
+        Verdict::Settled(Settled::Succeeded(_)) => "succeeded",
+        Verdict::Settled(Settled::Refused(_)) => "refused",
+        Verdict::Open { .. } => "open",
+        Verdict::Unknown { .. } => "unknown",
+    }
+}
+
+fn reason_of(refusal: &Refusal) -> Option<String> {
+    let error = refusal.error();
+    Some(error.code.unwrap_or(error.kind)).filter(|reason| !reason.is_empty())
+}
+
+fn trouble_of(attempt: &Attempt) -> Option<String> {
+    match attempt {
+        Attempt::NotSent(trouble) | Attempt::Broken(trouble) => Some(trouble.as_str().to_owned()),
+        Attempt::Answered(answer) => answer.error().map(|error| error.code.unwrap_or(error.kind)),
+    }
+}
+
+fn answer_of(attempt: &Attempt) -> Option<&Answer> {
+    match attempt {
+        Attempt::Answered(answer) => Some(answer),
+        Attempt::NotSent(_) | Attempt::Broken(_) => None,
+    }
+}
