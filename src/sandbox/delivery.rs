@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hmac::{Hmac, KeyInit, Mac};
-use http::{Request, StatusCode, Uri};
-use http_body_util::Full;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use http::{Request, StatusCode};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
 use sha2::Sha256;
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -31,6 +31,9 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a delivery is held back so that later ones overtake it, in sandbox time, unless the fault says otherwise.
 const HELD_BACK: Duration = Duration::from_secs(2);
 
+/// Most bytes read of an answer, whose body means nothing.
+const ANSWER_BYTES_MAX: usize = 64 * 1024;
+
 /// What the sender calls itself.
 const USER_AGENT: &str = "Stripe/1.0 (+https://stripe.com/docs/webhooks)";
 
@@ -43,12 +46,8 @@ const DECOY_SECRET: &str = "v0";
 /// Why a try failed.
 #[derive(Debug, thiserror::Error)]
 enum Error {
-    #[error("address is not usable: only `http` is delivered to")]
-    Address,
-    #[error("target cannot be reached")]
-    Connect(#[from] std::io::Error),
-    #[error("connection failed")]
-    Http(#[from] hyper::Error),
+    #[error("target cannot be reached; the sandbox delivers to `http` addresses only")]
+    Connect(#[from] hyper_util::client::legacy::Error),
     #[error("request cannot be formed")]
     Request(#[from] http::Error),
     #[error("no answer in time")]
@@ -56,6 +55,9 @@ enum Error {
     #[error("answered with status {0}")]
     Status(StatusCode),
 }
+
+/// Keeps connections to targets open between deliveries.
+type Sender = Client<HttpConnector, Full<Bytes>>;
 
 /// One try, ready to go.
 #[derive(Debug)]
@@ -71,6 +73,8 @@ struct Post {
 /// Sends due deliveries until told to stop; those cut short then are sent again after a restart.
 pub(super) async fn run(shared: Arc<Shared>, mut stopped: watch::Receiver<bool>) {
     let emitted = Arc::clone(&shared.state().emitted);
+    let sender: Sender =
+        Client::builder(TokioExecutor::new()).pool_max_idle_per_host(UNDER_WAY_MAX).build_http();
     let mut under_way = JoinSet::new();
     loop {
         let woken = emitted.notified();
@@ -80,7 +84,7 @@ pub(super) async fn run(shared: Arc<Shared>, mut stopped: watch::Receiver<bool>)
         while under_way.len() < UNDER_WAY_MAX
             && let Some(post) = next(&mut shared.state())
         {
-            under_way.spawn(attempt(Arc::clone(&shared), post));
+            under_way.spawn(attempt(Arc::clone(&shared), sender.clone(), post));
         }
         tokio::select! {
             _ = stopped.wait_for(|stop| *stop) => break,
@@ -140,10 +144,10 @@ fn address(state: &State, to: &Target) -> Option<(String, Vec<String>)> {
     }
 }
 
-async fn attempt(shared: Arc<Shared>, post: Post) {
-    let mut result = send(&post).await;
+async fn attempt(shared: Arc<Shared>, sender: Sender, post: Post) {
+    let mut result = send(&sender, &post).await;
     if post.twice {
-        result = result.and(send(&post).await);
+        result = result.and(send(&sender, &post).await);
     }
     let mut state = shared.state();
     match result {
@@ -155,36 +159,23 @@ async fn attempt(shared: Arc<Shared>, post: Post) {
     }
 }
 
-async fn send(post: &Post) -> Result<(), Error> {
-    let uri: Uri = post.url.parse().map_err(|_| Error::Address)?;
-    let authority = uri.authority().filter(|_| uri.scheme_str() == Some("http")).ok_or(Error::Address)?;
-    let host = authority.host().trim_matches(['[', ']']).to_owned();
-    let port = authority.port_u16().unwrap_or(80);
-    let request = Request::post(uri.path_and_query().map_or("/", |path| path.as_str()))
-        .header("host", authority.as_str())
+/// One request; redirects are answers like any other.
+async fn send(sender: &Sender, post: &Post) -> Result<(), Error> {
+    let request = Request::post(&post.url)
         .header("user-agent", USER_AGENT)
         .header("content-type", "application/json; charset=utf-8")
         .header("accept", "*/*; q=0.5, application/xml")
         .header("cache-control", "no-cache")
         .header("stripe-signature", &post.signature)
         .body(Full::new(post.body.clone()))?;
-    let status = tokio::time::timeout(ANSWER_TIMEOUT, exchange(host, port, request)).await??;
+    let exchange = async {
+        let (head, body) = sender.request(request).await?.into_parts();
+        // Read to its end for the connection's sake; whatever it says, or fails to say, the status stands.
+        drop(Limited::new(body, ANSWER_BYTES_MAX).collect().await);
+        Ok::<_, Error>(head.status)
+    };
+    let status = tokio::time::timeout(ANSWER_TIMEOUT, exchange).await??;
     if status.is_success() { Ok(()) } else { Err(Error::Status(status)) }
-}
-
-/// One request on a connection of its own; redirects are answers like any other.
-async fn exchange(host: String, port: u16, request: Request<Full<Bytes>>) -> Result<StatusCode, Error> {
-    let stream = TcpStream::connect((host, port)).await?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    let answered = sender.send_request(request);
-    tokio::pin!(answered, connection);
-    tokio::select! {
-        answer = &mut answered => Ok(answer?.status()),
-        ended = &mut connection => {
-            ended?;
-            Ok(answered.await?.status())
-        }
-    }
 }
 
 /// The `Stripe-Signature` header: <https://docs.stripe.com/webhooks#verify-manually>.

@@ -71,9 +71,10 @@ fn create(call: &mut Call<'_>) -> Result<Value, Error> {
     let purpose = text(&call.params, "purpose").to_owned();
     let (kind, media) = check(&purpose, &upload)?;
     let id = call.state.new_id("file");
+    let name = upload.filename.rsplit(['/', '\\']).next().unwrap_or_default();
     let links = links(call.state, &id, sub(&call.params, "file_link_data"));
     let file = object::from(json!({
-        "id": id, "object": "file", "created": call.state.now(), "expires_at": null, "filename": upload.filename,
+        "id": id, "object": "file", "created": call.state.now(), "expires_at": null, "filename": name,
         "links": links, "purpose": purpose, "size": upload.bytes.len(), "title": null, "type": kind,
         "url": format!("https://files.stripe.com/v1/files/{id}/contents"),
     }));

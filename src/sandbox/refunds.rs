@@ -10,7 +10,7 @@ mod tests;
 use serde_json::{Value, json};
 
 use super::error::Error;
-use super::object::{self, Object, int, merge, or_null, text};
+use super::object::{self, Object, merge, or_null, text};
 use super::page;
 use super::routes::{Call, LIST, Route, get, list, post};
 use super::state::State;
@@ -135,10 +135,5 @@ fn expire_now(call: &mut Call<'_>) -> Result<Value, Error> {
     Ok(Value::Object(expire(call.state, call.id(0))))
 }
 
-/// What refunds of the charge have taken or are about to take, in minor units.
-fn refunded(state: &State, charge: &str) -> i64 {
-    let counts = |refund: &&Object| {
-        text(refund, "charge") == charge && matches!(text(refund, "status"), "pending" | "succeeded")
-    };
-    state.all("refund").filter(counts).map(|refund| int(refund, "amount")).sum()
-}
+/// The sandbox's own key of a charge for what refunds have taken or are about to take of it, in minor units.
+const CLAIMED: &str = "_refunds_claim";

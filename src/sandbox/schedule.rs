@@ -1,7 +1,7 @@
 //! Changes that happen later by themselves: money becoming available, refunds and disputes settling. It must not read
 //! the clock; the caller says what time it is.
 
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
@@ -53,22 +53,18 @@ impl Change {
     }
 }
 
-#[derive(Debug, Serialize, Deserialize)]
-struct Due {
-    at_ms: i64,
-    change: Change,
-}
-
 /// The changes to come, ordered by time and then by when they were planned.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Schedule {
-    due: VecDeque<Due>,
+    #[serde(with = "pairs")]
+    due: BTreeMap<(i64, u64), Change>,
+    planned: u64,
 }
 
 impl Schedule {
     pub(super) fn add(&mut self, at_ms: i64, change: Change) {
-        let place = self.due.partition_point(|due| due.at_ms <= at_ms);
-        self.due.insert(place, Due { at_ms, change });
+        self.planned += 1;
+        self.due.insert((at_ms, self.planned), change);
     }
 
     pub(super) fn len(&self) -> usize {
@@ -82,15 +78,34 @@ impl Schedule {
 
     /// When the earliest change is due.
     pub(super) fn next_at(&self) -> Option<i64> {
-        self.due.front().map(|due| due.at_ms)
+        self.due.first_key_value().map(|((at_ms, _), _)| *at_ms)
     }
 
     /// Takes the earliest change if its time has come.
     pub(super) fn take_due(&mut self, now_ms: i64) -> Option<Change> {
-        if self.due.front()?.at_ms > now_ms {
+        if self.next_at()? > now_ms {
             return None;
         }
-        self.due.pop_front().map(|due| due.change)
+        self.due.pop_first().map(|(_, change)| change)
+    }
+}
+
+/// The state file's JSON has no maps with such keys; a list of pairs says the same.
+mod pairs {
+    use std::collections::BTreeMap;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use super::Change;
+
+    type Due = BTreeMap<(i64, u64), Change>;
+
+    pub(super) fn serialize<S: Serializer>(due: &Due, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(due)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Due, D::Error> {
+        Vec::deserialize(deserializer).map(Due::from_iter)
     }
 }
 

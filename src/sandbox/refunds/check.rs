@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use super::refunded;
+use super::CLAIMED;
 use crate::sandbox::error::Error;
 use crate::sandbox::object::{Object, flag, int, text};
 use crate::sandbox::state::State;
@@ -49,11 +49,11 @@ pub(super) fn amount(state: &State, charge: &Object, params: &Object) -> Result<
              reverse the authorization instead of refunding the Charge directly."
         )));
     }
-    if disputes::bars_refunds(state, id) {
+    if flag(charge, "disputed") && disputes::bars_refunds(state, id) {
         let message = format!("Charge {id} has been charged back; cannot issue a refund.");
         return Err(Error::state(message).code("charge_disputed"));
     }
-    let rest = int(charge, "amount_captured") - refunded(state, id);
+    let rest = int(charge, "amount_captured") - int(charge, CLAIMED);
     if rest <= 0 {
         let message = format!("Charge {id} has already been refunded.");
         return Err(Error::state(message).code("charge_already_refunded"));

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{UPDATED, cash};
+use super::{CLAIMED, UPDATED, cash};
 use crate::sandbox::money::{self, Posting};
 use crate::sandbox::object::{self, Object, int, or_null, text};
 use crate::sandbox::schedule::Change;
@@ -71,6 +71,7 @@ pub(super) fn begin(state: &mut State, mut refund: Object, charge: &Object, star
         withdraw(state, &mut refund);
     }
     state.insert(refund.clone());
+    claim(state, text(charge, "id"), int(&refund, "amount"));
     state.emit("refund.created", &refund);
     match start.pending_reason {
         None => {
@@ -86,6 +87,14 @@ pub(super) fn begin(state: &mut State, mut refund: Object, charge: &Object, star
         Some(_) => state.schedule(SETTLES_AFTER, Change::RefundSucceeds { refund: id }),
     }
     refund
+}
+
+/// Keeps others from refunding the same part of a charge; a negative amount frees it again.
+fn claim(state: &mut State, charge: &str, amount: i64) {
+    state.change("charge", charge, |charge| {
+        let claimed = int(charge, CLAIMED) + amount;
+        charge.insert(CLAIMED.to_owned(), json!(claimed));
+    });
 }
 
 fn withdraw(state: &mut State, refund: &mut Object) {
@@ -184,6 +193,7 @@ pub(in crate::sandbox) fn expire(state: &mut State, id: &str) -> Object {
 pub(super) fn undo(state: &mut State, id: &str, status: &str, reason: &str) -> Object {
     let before = state.get("refund", id).cloned().unwrap_or_default();
     cash::put_back(state, &before);
+    claim(state, text(&before, "charge"), -int(&before, "amount"));
     let back = before.get("balance_transaction").is_some_and(Value::is_string).then(|| {
         let posting = Posting {
             kind: "refund_failure",
