@@ -31,7 +31,7 @@ impl HashKey {
         Self(<Hmac<Sha256>>::new(&block.into()))
     }
 
-    /// HMAC-SHA256 over the parts, cut to [`HASH_BYTES`], in hexadecimal. Every part goes in behind its length, so that
+    /// HMAC-SHA256 over the parts, cut to 12 bytes, in hexadecimal. Every part goes in behind its length, so that
     /// no two lists spell the same bytes.
     #[must_use]
     pub fn hash<'a>(&self, parts: impl IntoIterator<Item = &'a str>) -> String {

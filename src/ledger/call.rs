@@ -29,7 +29,7 @@ pub struct Asked<'a> {
 /// What the ledger says to a call.
 #[derive(Debug)]
 pub enum Begun {
-    /// Send [`Ticket::outgoing`], then [`Ledger::settle`].
+    /// Send [`Ticket::outgoing`], then [`settle`](super::Ledger::settle).
     New(Box<Ticket>),
     /// Answer from memory.
     Replay(Settled),
