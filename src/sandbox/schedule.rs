@@ -73,7 +73,7 @@ impl Schedule {
 
     /// How many deliveries wait for their time.
     pub(super) fn deliveries(&self) -> usize {
-        self.due.iter().filter(|due| matches!(due.change, Change::Deliver(_))).count()
+        self.due.values().filter(|change| matches!(change, Change::Deliver(_))).count()
     }
 
     /// When the earliest change is due.
