@@ -31,7 +31,7 @@ pub(crate) fn endpoint(stripe: &DynamicMessage) -> (&'static str, String) {
 }
 
 fn one(method: &Method, stripe: &DynamicMessage) -> Result<String> {
-    let (name, input, output) = (&method.name, method.descriptor.input(), method.descriptor.output());
+    let (name, input, output) = (&method.name, method.request(), method.descriptor.output());
     let effect = number(stripe, "effect").unwrap_or(0);
     if effect == 0 || (effect > 1 && !stripe.has_field_by_name("lookup")) {
         return Err(format!("{name}: the option needs an effect, and a lookup unless it is a read").into());
@@ -53,7 +53,7 @@ fn one(method: &Method, stripe: &DynamicMessage) -> Result<String> {
 
 fn spec(method: &Method, stripe: &DynamicMessage, effect: i64, verb: &str, path: &str) -> Result<String> {
     let (service, rpc) = (&method.service, &method.name);
-    let (input, output) = (method.descriptor.input(), method.descriptor.output());
+    let (input, output) = (method.request(), method.descriptor.output());
     let resource = output.fields().find(is_resource).ok_or_else(|| format!("{rpc}: no resource"))?;
     let listed = shape(&resource) == Shape::Repeated;
     let paging = match (listed, path.ends_with("/search")) {

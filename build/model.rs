@@ -62,13 +62,25 @@ impl Contract {
         for method in contract.services.iter().flat_map(|service| &service.methods) {
             collect(&method.descriptor.input(), &mut contract.checked, &|_| true);
             if method.stripe.is_some() {
-                collect(&method.descriptor.input(), &mut contract.sent, &|field| !flag(field, "local"));
+                collect(&method.request(), &mut contract.sent, &|field| !flag(field, "local"));
                 for field in method.descriptor.output().fields().filter(is_resource) {
                     collect_field(&field, &mut contract.received, &|_| true);
                 }
             }
         }
         Ok(contract)
+    }
+}
+
+impl Method {
+    /// The message that holds the parameters: the request, or for a client stream the header that comes first in it.
+    pub(crate) fn request(&self) -> MessageDescriptor {
+        let input = self.descriptor.input();
+        let header = input.fields().find_map(|field| match field.kind() {
+            Kind::Message(message) if self.descriptor.is_client_streaming() => Some(message),
+            _ => None,
+        });
+        header.unwrap_or(input)
     }
 }
 

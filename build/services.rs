@@ -91,7 +91,7 @@ fn rpc(service: &Service, method: &Method) -> String {
         stream = format!("    type {0}Stream = by_hand::{module}::{0}Stream;\n", method.name);
         output = format!("Self::{}Stream", method.name);
     }
-    let body = if method.stripe.is_some() {
+    let body = if method.stripe.is_some() && !method.descriptor.is_client_streaming() {
         format!("self.unary::<crate::contract::{}>(request).await", method.name)
     } else {
         format!("by_hand::{module}::{rpc}(self, request).await")

@@ -3,6 +3,7 @@
 pub mod caller;
 pub mod clock;
 pub mod cursor;
+pub mod drain;
 pub mod fingerprint;
 pub mod limits;
 pub mod operation;

@@ -18,5 +18,5 @@ pub use answer::{Answer, Attempt, Sent, Trouble};
 pub use client::{Client, Options};
 pub use error::StripeError;
 pub use key::{Key, KeyError};
-pub use outgoing::{AccountHeader, Body, Outgoing};
+pub use outgoing::{AccountHeader, Body, Outgoing, STRIPE_VERSION};
 pub use transport::SetupError;

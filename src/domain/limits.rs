@@ -78,3 +78,19 @@ pub const WEBHOOK_BODY_BYTES_MAX: usize = 1 << 20;
 pub const WEBHOOK_BODY_MS_MAX: u64 = 10_000;
 /// Webhook deliveries that are received at once; bounds the memory that strangers can occupy.
 pub const WEBHOOKS_AT_ONCE_MAX: usize = 256;
+/// Largest request message, in bytes; an upload sends its file in many messages.
+pub const MESSAGE_BYTES_MAX: usize = 256 * 1024;
+/// Largest response message, in bytes.
+pub const RESPONSE_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Open gRPC connections; what is beyond it waits in the kernel's queue.
+pub const CONNECTIONS_MAX: usize = 1_000;
+/// Streams that one connection may have open (RUSTSEC-2024-0003 is what happens without).
+pub const STREAMS_PER_CONNECTION_MAX: u32 = 100;
+/// Resets for malformed frames before a connection is cut.
+pub const LOCAL_ERROR_RESETS_MAX: usize = 1_024;
+/// Size of a request's headers, in bytes.
+pub const HEADER_LIST_BYTES_MAX: u32 = 16 * 1024;
+/// Largest file for dispute evidence, in bytes (docs.stripe.com/disputes/responding).
+pub const DISPUTE_EVIDENCE_BYTES_MAX: usize = 5 * 1024 * 1024;
+/// Largest file for any other purpose, in bytes; Stripe's own limits per purpose are smaller.
+pub const UPLOAD_BYTES_MAX: usize = 16 * 1024 * 1024;

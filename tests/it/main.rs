@@ -6,10 +6,13 @@
     clippy::panic,
     clippy::print_stdout,
     clippy::unwrap_used,
+    missing_docs,
     reason = "a test fails by panicking and may print"
 )]
 
 mod events;
 mod golden;
 mod layers;
+mod refunds;
+mod rig;
 mod webhook;

@@ -1,0 +1,171 @@
+//! Changes: remembered before they are sent, judged after, and carried through to the end even when the caller is gone.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+use tokio::time::timeout_at;
+use tracing::Instrument as _;
+
+use super::call::{Done, Gateway};
+use super::context::{Account, Context};
+use super::fault::Fault;
+use super::prepare::{Prepared, prepare};
+use super::read::undecodable;
+use super::{outcome, refusal};
+use crate::audit::{self, Phase};
+use crate::contract::{Method, Received, Reply, Sensitivity, Undecodable};
+use crate::domain::limits::METADATA_STAMP;
+use crate::ledger::{Asked, Begun, Settled, Success, Verdict};
+use crate::proto::v1::CallInfo;
+use crate::stripe::{Answer, Outgoing};
+use crate::telemetry::names::Replay;
+
+/// A change that is known to have taken effect.
+struct Effected {
+    success: Success,
+    replayed: bool,
+    attempts: i32,
+}
+
+impl Gateway {
+    /// Carries out one change. `build` turns the checked request into what goes to Stripe.
+    pub(super) async fn change<M: Method>(
+        self: Arc<Self>,
+        context: Context,
+        received: Received<M::Request>,
+        build: impl FnOnce(&mut Prepared<'_>, &Account) -> Outgoing + Send + 'static,
+    ) -> Result<M::Response, Fault> {
+        let deadline = context.deadline;
+        let audit = self.record(Phase::Intent, &context, M::SPEC);
+        let line = self.line(M::SPEC, &context, M::local(&received.message).operation, audit.id.clone());
+        let gateway = Arc::clone(&self);
+        // A task of its own: when the caller leaves or its deadline passes, the wait ends and not the change.
+        let task = tokio::spawn(
+            async move { gateway.to_the_end::<M>(&context, &received, build, audit).await }.in_current_span(),
+        );
+        let answer = match deadline {
+            Some(deadline) => {
+                timeout_at(deadline, task).await.unwrap_or_else(|_| Ok(Err(refusal::deadline())))
+            }
+            None => task.await,
+        };
+        // A task fails only by a panic, and then what was sent is on record as in flight.
+        self.account_for(&line, answer.unwrap_or_else(|_| Err(outcome::broken())))
+    }
+
+    async fn to_the_end<M: Method>(
+        &self,
+        context: &Context,
+        received: &Received<M::Request>,
+        build: impl FnOnce(&mut Prepared<'_>, &Account) -> Outgoing,
+        audit: audit::Record,
+    ) -> Result<Done<M::Response>, Fault> {
+        let mut prepared = match prepare::<M>(received, &self.account) {
+            Ok(prepared) => prepared,
+            Err(fault) => {
+                self.keep_refused(audit, &fault);
+                return Err(fault);
+            }
+        };
+        let reference = prepared.local.operation.cloned().unwrap_or_default();
+        let operation = self.operation_of(context, prepared.spec, &reference);
+        if prepared.spec.stamped {
+            let stamp = operation.hash().to_string();
+            prepared.sent.push(format!("metadata[{METADATA_STAMP}]"), stamp, Sensitivity::Public);
+        }
+        let outgoing = build(&mut prepared, &self.account);
+        let asked = Asked {
+            operation,
+            spec: prepared.spec,
+            outgoing,
+            params: prepared.params.pairs(),
+            retry_refused: reference.retry_refused,
+        };
+        let audit_id = audit.id.clone();
+        if prepared.local.validate_only {
+            let preview = self.preview(asked, audit).await?;
+            let call = CallInfo { audit_id, ..CallInfo::default() };
+            let reply = Reply { preview: Some(preview), call, ..Reply::default() };
+            let response = M::respond(reply).map_err(|error| undecodable(&error, &Answer::default()))?;
+            return Ok(Done { response, replayed: false, attempts: 0, stripe_request_id: None });
+        }
+        let effected = self.effect(context, asked, audit).await?;
+        respond::<M>(effected, audit_id)
+    }
+
+    /// Decides, sends and settles; what comes back took effect.
+    async fn effect(
+        &self,
+        context: &Context,
+        asked: Asked<'_>,
+        mut audit: audit::Record,
+    ) -> Result<Effected, Fault> {
+        audit.params = self.auditor.params(asked.params);
+        let body = asked.outgoing.body.clone();
+        let started = self.clock.monotonic();
+        let spec = asked.spec;
+        let begun = self.ledger.begin(asked, audit, context.deadline).await;
+        let mut ticket = match begun.map_err(|error| self.unrecorded(&error))? {
+            Begun::New(ticket) => ticket,
+            Begun::Replay(settled) => return self.replay(settled),
+            Begun::Joined(verdict) => return self.judged(verdict, 0, true),
+            Begun::Mismatch(fields) => return Err(outcome::mismatch(&fields)),
+            Begun::Unresolved(why) => return Err(outcome::unresolved(why)),
+        };
+        outcome::restore_upload(&mut ticket.outgoing, body);
+        let sent = self.stripe.send(&ticket.outgoing, context.deadline).await;
+        let attempts = i32::try_from(sent.attempts.len()).unwrap_or(i32::MAX);
+        let mut closing = self.record(Phase::Outcome, context, spec);
+        closing.latency_ms = Some(self.millis_since(started));
+        let settled = self.ledger.settle(*ticket, &sent.attempts, closing).await;
+        self.judged(settled.map_err(|error| self.unrecorded(&error))?, attempts, false)
+    }
+
+    fn replay(&self, settled: Settled) -> Result<Effected, Fault> {
+        match settled {
+            Settled::Succeeded(success) => {
+                self.metrics.replay(Replay::Success);
+                Ok(Effected { success, replayed: true, attempts: 0 })
+            }
+            Settled::Refused(refusal) => {
+                self.metrics.replay(Replay::Refusal);
+                Err(outcome::refused(&refusal))
+            }
+        }
+    }
+
+    fn judged(&self, verdict: Verdict, attempts: i32, joined: bool) -> Result<Effected, Fault> {
+        match verdict {
+            Verdict::Settled(settled) if joined => self.replay(settled),
+            Verdict::Settled(Settled::Succeeded(success)) => {
+                Ok(Effected { success, replayed: false, attempts })
+            }
+            Verdict::Settled(Settled::Refused(refusal)) => Err(outcome::refused(&refusal)),
+            Verdict::Open { last } => Err(outcome::open(last.as_ref())),
+            Verdict::Unknown { last, conflict } => {
+                self.metrics.unknown_outcome();
+                Err(outcome::unknown(last.as_ref(), conflict))
+            }
+        }
+    }
+}
+
+fn respond<M: Method>(effected: Effected, audit_id: String) -> Result<Done<M::Response>, Fault> {
+    let Effected { success, replayed, attempts } = effected;
+    let answer = || Answer { request_id: success.request_id.clone(), ..Answer::default() };
+    // What the ledger keeps as a success was readable when it came.
+    let json: Value = serde_json::from_str(&success.json).map_err(|_| {
+        let found = "not JSON";
+        undecodable(&Undecodable { path: String::new(), expected: "an object", found }, &answer())
+    })?;
+    let stripe_request_id = success.request_id.clone();
+    let call = CallInfo {
+        replayed,
+        stripe_request_id: stripe_request_id.clone().unwrap_or_default(),
+        audit_id,
+        attempts,
+    };
+    let reply = Reply { json: Some(&json), call, ..Reply::default() };
+    let response = M::respond(reply).map_err(|error| undecodable(&error, &answer()))?;
+    Ok(Done { response, replayed, attempts, stripe_request_id })
+}

@@ -1,0 +1,84 @@
+//! Reads: straight to Stripe, audited without waiting for the disk, nothing remembered.
+
+use serde_json::Value;
+use tokio::time::timeout_at;
+
+use super::call::{Done, Gateway};
+use super::context::Context;
+use super::fault::{Code, Fault, Reason, Retry};
+use super::prepare::prepare;
+use super::redact::without_client_secrets;
+use super::refusal;
+use crate::contract::{Method, Received, Reply, Spec, Undecodable, page};
+use crate::proto::v1::CallInfo;
+use crate::stripe::{Answer, Attempt};
+
+impl Gateway {
+    /// Carries out one read.
+    pub(super) async fn read<M: Method>(
+        &self,
+        context: &Context,
+        received: &Received<M::Request>,
+        audit_id: &str,
+    ) -> Result<Done<M::Response>, Fault> {
+        let prepared = prepare::<M>(received, &self.account)?;
+        let outgoing = prepared.outgoing(&self.account);
+        let sending = self.stripe.send(&outgoing, context.deadline);
+        let sent = match context.deadline {
+            Some(deadline) => timeout_at(deadline, sending).await.map_err(|_| refusal::deadline())?,
+            None => sending.await,
+        };
+        let attempts = i32::try_from(sent.attempts.len()).unwrap_or(i32::MAX);
+        let answer = success(sent.last())?;
+        let json = decode(prepared.spec, answer)?;
+        let body = String::from_utf8_lossy(&answer.body);
+        let verbatim = prepared.local.full.then(|| without_client_secrets(&body));
+        let reply = Reply {
+            json: Some(&json),
+            verbatim: verbatim.as_deref(),
+            call: CallInfo {
+                replayed: false,
+                stripe_request_id: answer.request_id.clone().unwrap_or_default(),
+                audit_id: audit_id.to_owned(),
+                attempts,
+            },
+            preview: None,
+            next_page_token: page::next(prepared.spec, &prepared.params, &json),
+        };
+        let response = M::respond(reply).map_err(|error| undecodable(&error, answer))?;
+        Ok(Done { response, replayed: false, attempts, stripe_request_id: answer.request_id.clone() })
+    }
+}
+
+/// The answer, if it is a success.
+fn success(last: Option<&Attempt>) -> Result<&Answer, Fault> {
+    match last {
+        Some(Attempt::Answered(answer)) if (200..300).contains(&answer.status) => Ok(answer),
+        Some(attempt) => Err(refusal::of_attempt(attempt)),
+        None => Err(refusal::deadline()),
+    }
+}
+
+/// Stripe's JSON, if it is what the RPC answers with.
+pub(super) fn decode(spec: &Spec, answer: &Answer) -> Result<Value, Fault> {
+    let json = answer.json().filter(Value::is_object);
+    let wrong = |path: &str, found, expected| {
+        undecodable(&Undecodable { path: path.to_owned(), expected, found }, answer)
+    };
+    let json = json.ok_or_else(|| wrong("", "no JSON object", "one"))?;
+    let object = json.get("object").and_then(Value::as_str).unwrap_or_default();
+    if !spec.object.is_empty() && object != spec.object {
+        return Err(wrong("object", "another kind of object", spec.object));
+    }
+    Ok(json)
+}
+
+/// Stripe answered with a success that the contract cannot read.
+pub(super) fn undecodable(error: &Undecodable, answer: &Answer) -> Fault {
+    let mut fault = Fault::new(Code::Internal, Reason::StripeAnswerUndecodable, error.to_string())
+        .with("path", error.path.clone())
+        .retry(Retry::Never);
+    fault.by_stripe = true;
+    fault.stripe_request_id.clone_from(&answer.request_id);
+    fault
+}

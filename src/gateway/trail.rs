@@ -1,0 +1,82 @@
+//! The audit records of the pipeline's own: what it fills in for every call, and those that nobody waits for.
+
+use std::time::Duration;
+
+use super::call::{Done, Gateway};
+use super::context::Context;
+use super::fault::Fault;
+use crate::audit::{Outcome, Phase, Record};
+use crate::contract::{Method, Params, Received, Spec};
+use crate::ledger;
+
+impl Gateway {
+    /// A record of a call of an annotated RPC.
+    pub(super) fn record(&self, phase: Phase, context: &Context, spec: &Spec) -> Record {
+        self.plain_record(phase, context, &spec.full_name())
+    }
+
+    /// A record of a call of any RPC.
+    pub(super) fn plain_record(&self, phase: Phase, context: &Context, rpc: &str) -> Record {
+        let mut record = self.auditor.record(phase, &context.caller, rpc);
+        record.peer = Some(context.peer.clone()).filter(|peer| !peer.is_empty());
+        record.trace_id = Some(context.trace_id.clone()).filter(|trace| !trace.is_empty());
+        record.account = Some(self.account.id.clone());
+        record.mode = Some(self.account.mode);
+        record
+    }
+
+    /// Keeps a record that nobody waits for.
+    pub(super) fn keep(&self, record: &Record) {
+        if let Err(error) = self.auditor.append(record) {
+            tracing::error!(%error, audit_id = record.id, "an audit record was lost");
+        }
+    }
+
+    /// Keeps the record of a change that was refused before anything else happened.
+    pub(super) fn keep_refused(&self, mut record: Record, fault: &Fault) {
+        record.phase = Phase::Refused;
+        record.outcome = Some(outcome(fault));
+        self.keep(&record);
+    }
+
+    /// Keeps the record of a read.
+    pub(super) fn keep_read<M: Method>(
+        &self,
+        mut record: Record,
+        received: &Received<M::Request>,
+        answer: &Result<Done<M::Response>, Fault>,
+        started: Duration,
+    ) {
+        record.params = self.auditor.params(Params::of(&received.message).pairs());
+        record.latency_ms = Some(self.millis_since(started));
+        match answer {
+            Ok(done) => {
+                record.conclude("succeeded");
+                record.stripe_request_ids = done.stripe_request_id.iter().cloned().collect();
+                record.attempts = u32::try_from(done.attempts).ok();
+            }
+            Err(fault) => {
+                record.outcome = Some(outcome(fault));
+                record.stripe_request_ids = fault.stripe_request_id.iter().cloned().collect();
+            }
+        }
+        self.keep(&record);
+    }
+
+    /// The ledger failed: says so to the caller, and counts and logs it for the operator.
+    pub(super) fn unrecorded(&self, error: &ledger::Error) -> Fault {
+        tracing::error!(%error, cause = ?std::error::Error::source(error), "the ledger failed");
+        super::outcome::unrecorded(error)
+    }
+
+    /// Milliseconds since `started` on the monotonic clock.
+    pub(super) fn millis_since(&self, started: Duration) -> u64 {
+        let elapsed = self.clock.monotonic().saturating_sub(started);
+        u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+fn outcome(fault: &Fault) -> Outcome {
+    let http_status = fault.metadata.get("http_status").and_then(|status| status.parse().ok());
+    Outcome { result: "failed".to_owned(), http_status, reason: Some(fault.reason_name().to_owned()) }
+}

@@ -1,0 +1,30 @@
+//! The gRPC face: codec, callers, deadlines, statuses and the services. It decides nothing about money or events; it
+//! hands calls to the pipeline and puts its answers on the wire.
+
+pub mod access;
+pub mod api;
+pub mod by_hand;
+pub mod codec;
+pub mod deadline;
+pub mod layer;
+pub mod status;
+
+pub use api::{Api, Peer};
+pub use generated::{SERVICES, add_services};
+
+/// What `build.rs` wrote.
+#[allow(
+    missing_docs,
+    missing_debug_implementations,
+    unreachable_pub,
+    unused_qualifications,
+    clippy::all,
+    clippy::pedantic,
+    clippy::allow_attributes_without_reason,
+    reason = "generated code"
+)]
+mod generated {
+    use super::{Api, by_hand};
+
+    include!(concat!(env!("OUT_DIR"), "/services.rs"));
+}

@@ -1,0 +1,61 @@
+//! What every service of the contract is served by: it takes the call's context off the wire and hands the call to the
+//! pipeline.
+
+use std::sync::Arc;
+
+use tonic::{Request, Response, Status};
+
+use super::deadline::Deadline;
+use super::status;
+use crate::contract::{Method, Received};
+use crate::domain::caller::Caller;
+use crate::domain::drain::Drain;
+use crate::gateway::{Code, Context, Fault, Gateway, Reason};
+
+/// The server behind every service; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Api {
+    /// The pipeline.
+    pub gateway: Arc<Gateway>,
+    /// Tells streams when to end.
+    pub drain: Drain,
+}
+
+/// Where a call came from, put into the request by the connection.
+#[derive(Clone, Debug, Default)]
+pub struct Peer(pub String);
+
+impl Api {
+    /// Serves one annotated RPC.
+    pub(super) async fn unary<M: Method>(
+        &self,
+        request: Request<Received<M::Request>>,
+    ) -> Result<Response<M::Response>, Status> {
+        let context = context(&request)?;
+        let answer = Arc::clone(&self.gateway).call::<M>(context, request.into_inner()).await;
+        answer.map(Response::new).map_err(|fault| status::of(&fault))
+    }
+}
+
+/// What the pipeline has to know of a request besides its message.
+///
+/// # Errors
+/// UNAUTHENTICATED when nobody identified the caller, which the layer in front does for every service of the contract.
+pub fn context<T>(request: &Request<T>) -> Result<Context, Status> {
+    let extensions = request.extensions();
+    let caller = extensions.get::<Caller>().cloned().ok_or_else(|| status::of(&unauthenticated()))?;
+    Ok(Context {
+        caller,
+        peer: extensions.get::<Peer>().cloned().unwrap_or_default().0,
+        deadline: extensions.get::<Deadline>().copied().unwrap_or_default().0,
+        trace_id: crate::telemetry::context::trace_id(&tracing::Span::current()).unwrap_or_default(),
+    })
+}
+
+/// The answer to a caller that nobody knows.
+#[must_use]
+pub fn unauthenticated() -> Fault {
+    let message =
+        "no known credential; send the header `authorization: Bearer TOKEN` with a token of this gateway";
+    Fault::new(Code::Unauthenticated, Reason::Unauthenticated, message)
+}

@@ -1,0 +1,218 @@
+//! The assembly: opens what there is, puts the parts together, and takes them apart again. It holds no logic of its own.
+
+mod accept;
+mod router;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::audit::Auditor;
+use crate::config::Config;
+use crate::domain::caller::Caller;
+use crate::domain::clock::Clock;
+use crate::domain::drain::{Drain, Trigger};
+use crate::domain::fingerprint::HashKey;
+use crate::domain::operation::Mode;
+use crate::events::Feed;
+use crate::gateway::{Account, Gateway};
+use crate::grpc::{Api, access::Callers};
+use crate::ledger::Ledger;
+use crate::ops;
+use crate::store::Store;
+use crate::stripe::{self, AccountError, AccountHeader, Client, Key};
+use crate::telemetry::metrics::Metrics;
+use crate::webhook;
+
+/// How long Stripe may take to name the account at the start.
+const ACCOUNT_WAIT: Duration = Duration::from_secs(10);
+/// How long calls that were accepted may take to finish at the end: one attempt at Stripe and a little more.
+const DRAIN_GRACE: Duration = Duration::from_secs(85);
+/// Under which name the key of the hashes of personal values and parameters is kept in the store.
+const HASH_KEY: &str = "hash_key";
+/// Under which name the account's id is pinned in the store.
+const PINNED_ACCOUNT: &str = "account";
+
+/// Why the gateway cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address}: {source}")]
+    Bind {
+        /// Which.
+        address: SocketAddr,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// The store cannot be opened.
+    #[error("the data folder cannot be used: {0}")]
+    Store(#[from] crate::store::Error),
+    /// The Stripe key cannot be used.
+    #[error(transparent)]
+    Key(#[from] stripe::KeyError),
+    /// The client cannot be set up.
+    #[error(transparent)]
+    Client(#[from] stripe::SetupError),
+    /// Stripe did not name the account, and no earlier start pinned one.
+    #[error("the Stripe account of the key could not be learnt: {0}")]
+    Account(#[from] AccountError),
+    /// The key belongs to another account than the data.
+    #[error(
+        "the key belongs to `{found}`, but the data folder to `{pinned}`; use the key or the folder of one account"
+    )]
+    OtherAccount {
+        /// The key's account.
+        found: String,
+        /// The folder's account.
+        pinned: String,
+    },
+    /// The audit log cannot be set up.
+    #[error(transparent)]
+    Audit(#[from] crate::audit::Error),
+    /// Metrics cannot be set up.
+    #[error(transparent)]
+    Metrics(#[from] crate::telemetry::metrics::Error),
+    /// The standard services cannot be set up.
+    #[error("reflection cannot be served: {0}")]
+    Reflection(String),
+}
+
+/// A gateway that serves; dropping it ends it without grace.
+#[derive(Debug)]
+pub struct Running {
+    /// Where gRPC is served.
+    pub grpc: SocketAddr,
+    /// Where webhooks are taken.
+    pub webhook: SocketAddr,
+    /// Where health and metrics are served.
+    pub ops: SocketAddr,
+    /// The Stripe account behind it, `acct_...`.
+    pub account: String,
+    store: Store,
+    trigger: Trigger,
+    readiness: ops::Readiness,
+    tasks: JoinSet<()>,
+}
+
+/// Starts a gateway. All sockets are bound before anything else happens.
+///
+/// # Errors
+/// See [`Error`]; nothing is left running.
+pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Running, Error> {
+    let (grpc, grpc_address) = bind(config.listen.grpc).await?;
+    let (hooks, webhook_address) = bind(config.listen.webhook).await?;
+    let (operations, ops_address) = bind(config.listen.ops).await?;
+    let metrics = Metrics::new()?;
+    let store = Store::open(&config.data)?;
+    let client = client(&config)?;
+    let account = account(&client, &store).await?;
+    let feed = Feed::new(store.clone(), Arc::clone(&clock), config.feed.checkpoint_interval);
+    let key = HashKey::new(store.secret(HASH_KEY).await?);
+    let auditor = Auditor::new(store.clone(), Arc::clone(&clock), key.clone())?;
+    let gateway = Gateway {
+        ledger: Ledger::new(store.clone(), Arc::clone(&clock), key),
+        stripe: client,
+        auditor,
+        feed: feed.clone(),
+        clock: Arc::clone(&clock),
+        account: account.clone(),
+        metrics: metrics.clone(),
+    };
+    let (trigger, drain) = Drain::channel();
+    let readiness = ops::Readiness::default();
+    let api = Api { gateway: Arc::new(gateway), drain: drain.clone() };
+    let router = router::grpc(api, callers(&config), metrics.clone(), drain.clone()).await?;
+    let mut tasks = JoinSet::new();
+    tasks.spawn(accept::serve(grpc, router, drain.clone(), DRAIN_GRACE));
+    let hooks_router = webhook::router(webhook_options(&config, feed, clock, metrics.clone()));
+    tasks.spawn(serve_http(hooks, hooks_router, drain.clone()));
+    let ops_router = ops::router(metrics, readiness.clone());
+    tasks.spawn(serve_http(operations, ops_router, drain));
+    readiness.set_ready(true);
+    Ok(Running {
+        grpc: grpc_address,
+        webhook: webhook_address,
+        ops: ops_address,
+        account: account.id,
+        store,
+        trigger,
+        readiness,
+        tasks,
+    })
+}
+
+impl Running {
+    /// Ends the gateway: no new calls, open ones finish, streams end with their cursor, then the store is closed.
+    pub async fn stop(mut self) {
+        self.readiness.set_ready(false);
+        self.trigger.begin();
+        while self.tasks.join_next().await.is_some() {}
+        self.store.close().await;
+    }
+}
+
+async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), Error> {
+    let failed = |source| Error::Bind { address, source };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    Ok((listener, bound))
+}
+
+fn client(config: &Config) -> Result<Client, Error> {
+    let options = stripe::Options {
+        api_base: config.stripe.api_base.clone(),
+        files_base: config.stripe.files_base.clone(),
+        attempt_timeout: config.stripe.attempt_timeout,
+        connect_timeout: config.stripe.connect_timeout,
+        ..stripe::Options::new(Key::parse(config.stripe.key.clone())?)
+    };
+    Ok(Client::new(&options)?)
+}
+
+/// The account behind the key: asked of Stripe, and pinned in the store, since it is part of every operation's name.
+async fn account(client: &Client, store: &Store) -> Result<Account, Error> {
+    let found = client.own_account(Some(Instant::now() + ACCOUNT_WAIT)).await;
+    let pinned = store.setting(PINNED_ACCOUNT).await?.map(|id| String::from_utf8_lossy(&id).into_owned());
+    let id = match (found, pinned) {
+        (Ok(found), Some(pinned)) if found != pinned => return Err(Error::OtherAccount { found, pinned }),
+        (Ok(found), None) => {
+            store.keep_setting(PINNED_ACCOUNT, found.clone().into_bytes()).await?;
+            found
+        }
+        (Ok(id), Some(_)) => id,
+        (Err(error), Some(pinned)) => {
+            tracing::warn!(%error, account = pinned, "Stripe did not name the account; the pinned one is used");
+            pinned
+        }
+        (Err(error), None) => return Err(error.into()),
+    };
+    let alias = "default".to_owned();
+    Ok(Account { alias, id, mode: client.mode(), header: AccountHeader::None })
+}
+
+fn callers(config: &Config) -> Callers {
+    Callers::new(config.callers.iter().map(|caller| {
+        let known = Caller { name: caller.name.clone(), namespace: caller.namespace.clone() };
+        (known, caller.token.clone())
+    }))
+}
+
+fn webhook_options(config: &Config, feed: Feed, clock: Arc<dyn Clock>, metrics: Metrics) -> webhook::Options {
+    let endpoint = webhook::Endpoint { secrets: config.webhook.secrets.clone(), connected_account: None };
+    // The sender lives as long as nobody swaps secrets, which is for ever in this form.
+    let (_, endpoints) = watch::channel(Arc::new(BTreeMap::from([(String::new(), endpoint)])));
+    webhook::Options { feed, endpoints, livemode: config.mode == Mode::Live, clock, metrics }
+}
+
+async fn serve_http(listener: TcpListener, router: axum::Router, drain: Drain) {
+    let serving = axum::serve(listener, router).with_graceful_shutdown(async move { drain.begun().await });
+    if let Err(error) = serving.await {
+        tracing::error!(%error, "an HTTP listener ended");
+    }
+}

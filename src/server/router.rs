@@ -1,0 +1,54 @@
+//! Puts the gRPC services together: the contract's, health and reflection, behind the door.
+
+use std::sync::Arc;
+
+use tonic::service::RoutesBuilder;
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
+
+use super::Error;
+use crate::domain::drain::Drain;
+use crate::domain::limits::MESSAGE_BYTES_MAX;
+use crate::grpc::access::Callers;
+use crate::grpc::layer::DoorLayer;
+use crate::grpc::{Api, SERVICES, add_services};
+use crate::proto::DESCRIPTORS;
+use crate::telemetry::metrics::Metrics;
+
+/// Every service of the gRPC port.
+///
+/// # Errors
+/// When the descriptors cannot be served.
+pub(super) async fn grpc(
+    api: Api,
+    callers: Callers,
+    metrics: Metrics,
+    drain: Drain,
+) -> Result<axum::Router, Error> {
+    let mut routes = RoutesBuilder::default();
+    add_services(&mut routes, &api, MESSAGE_BYTES_MAX);
+    let (reporter, health) = tonic_health::server::health_reporter();
+    for service in SERVICES {
+        reporter.set_service_status(*service, ServingStatus::Serving).await;
+    }
+    tokio::spawn(stop_serving(reporter, drain));
+    routes.add_service(health);
+    let failed = |error: tonic_reflection::server::Error| Error::Reflection(error.to_string());
+    let descriptors = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    routes.add_service(descriptors().build_v1().map_err(failed)?);
+    routes.add_service(descriptors().build_v1alpha().map_err(failed)?);
+    let door = DoorLayer::new(Arc::new(callers), metrics);
+    Ok(routes.routes().into_axum_router().layer(door))
+}
+
+/// Tells watchers of the health service that the gateway is going.
+async fn stop_serving(reporter: HealthReporter, drain: Drain) {
+    drain.begun().await;
+    for service in SERVICES.iter().copied().chain([""]) {
+        reporter.set_service_status(service, ServingStatus::NotServing).await;
+    }
+}

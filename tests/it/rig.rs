@@ -1,0 +1,178 @@
+//! A gateway and a sandbox in this process, on free ports, with clients. Nothing here judges.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tollgate::config::{self, Config, Environment, Flags};
+use tollgate::domain::clock::{Clock, ManualClock, SystemClock};
+use tollgate::proto::v1::OperationRef;
+use tollgate::sandbox::{Control, Handle, Options, Sandbox, WebhookTarget};
+use tollgate::server::{self, Running};
+use tonic::metadata::MetadataValue;
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Request, Status};
+
+pub(crate) const KEY: &str = "sk_test_rig";
+pub(crate) const SECRET: &str = "whsec_rig_secret_for_tests";
+pub(crate) const TOKEN: &str = "token-of-the-rig-caller";
+
+/// Everything that a test needs.
+pub(crate) struct Rig {
+    pub(crate) sandbox: Handle,
+    pub(crate) gateway: Running,
+    pub(crate) clock: Arc<ManualClock>,
+    pub(crate) data: TempDir,
+    channel: Channel,
+}
+
+/// Sends the caller's token.
+#[derive(Clone)]
+pub(crate) struct Token(pub(crate) &'static str);
+
+impl Interceptor for Token {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        let value = format!("Bearer {}", self.0);
+        request.metadata_mut().insert("authorization", MetadataValue::try_from(value).unwrap());
+        Ok(request)
+    }
+}
+
+pub(crate) type Wire = InterceptedService<Channel, Token>;
+
+impl Rig {
+    /// A sandbox, and a gateway in front of it that gets its webhooks.
+    pub(crate) async fn start() -> Self {
+        let clock = Arc::new(ManualClock::at(SystemClock::new().wall()));
+        let data = TempDir::new().unwrap();
+        let sandbox = sandbox(Arc::clone(&clock) as Arc<dyn Clock>).await;
+        let gateway = start_gateway(sandbox.address(), &data, Arc::clone(&clock)).await;
+        Self::around(sandbox, gateway, clock, data).await
+    }
+
+    async fn around(sandbox: Handle, gateway: Running, clock: Arc<ManualClock>, data: TempDir) -> Self {
+        let url = format!("http://{}/webhooks/stripe", gateway.webhook);
+        sandbox.control().set_webhooks(vec![WebhookTarget { url, secrets: vec![SECRET.to_owned()] }]);
+        let channel = connect(gateway.grpc).await;
+        Self { sandbox, gateway, clock, data, channel }
+    }
+
+    /// Stops the gateway and starts it again on the same data.
+    pub(crate) async fn restart(self) -> Self {
+        let Self { sandbox, gateway, clock, data, .. } = self;
+        gateway.stop().await;
+        let gateway = start_gateway(sandbox.address(), &data, Arc::clone(&clock)).await;
+        Self::around(sandbox, gateway, clock, data).await
+    }
+
+    pub(crate) fn control(&self) -> Control {
+        self.sandbox.control()
+    }
+
+    /// The wire of the caller that is configured.
+    pub(crate) fn wire(&self) -> Wire {
+        InterceptedService::new(self.channel.clone(), Token(TOKEN))
+    }
+
+    /// A connection without a token.
+    pub(crate) fn channel(&self) -> Channel {
+        self.channel.clone()
+    }
+
+    /// A succeeded payment of so much, made at Stripe and not through the gateway.
+    pub(crate) async fn payment(&self, amount: i64) -> String {
+        self.payment_with("pm_card_bypassPending", amount).await
+    }
+
+    /// A succeeded payment with a certain test card.
+    pub(crate) async fn payment_with(&self, card: &str, amount: i64) -> String {
+        let form = format!(
+            "amount={amount}&currency=usd&payment_method={card}&confirm=true&automatic_payment_methods[enabled]=true&automatic_payment_methods[allow_redirects]=never"
+        );
+        let payment = self.stripe("/v1/payment_intents", &form).await;
+        assert_eq!(payment["status"], "succeeded", "{payment}");
+        payment["id"].as_str().unwrap().to_owned()
+    }
+
+    /// A POST straight to the sandbox.
+    pub(crate) async fn stripe(&self, path: &str, form: &str) -> serde_json::Value {
+        let answer = reqwest::Client::builder()
+            .no_proxy()
+            .build()
+            .unwrap()
+            .post(format!("http://{}{path}", self.sandbox.address()))
+            .bearer_auth(KEY)
+            .header("content-type", "application/x-www-form-urlencoded")
+            .body(form.to_owned())
+            .send()
+            .await
+            .unwrap();
+        serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap()
+    }
+
+    /// How many refunds the sandbox carried out.
+    pub(crate) fn refunds_made(&self) -> usize {
+        let book = self.control().book();
+        let effects = book["effects"].as_array().unwrap();
+        effects.iter().filter(|effect| effect["path"] == "/v1/refunds").count()
+    }
+}
+
+/// A reference for one change.
+pub(crate) fn operation(order_id: &str, operation_id: &str) -> Option<OperationRef> {
+    Some(OperationRef { order_id: order_id.into(), operation_id: operation_id.into(), retry_refused: false })
+}
+
+pub(crate) async fn sandbox(clock: Arc<dyn Clock>) -> Handle {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    Sandbox::start(listener, Options::new(KEY, clock)).await.unwrap()
+}
+
+pub(crate) async fn start_gateway(stripe: SocketAddr, data: &TempDir, clock: Arc<ManualClock>) -> Running {
+    server::start(config(stripe, data), clock).await.unwrap()
+}
+
+/// The configuration of the rig's gateway, by the way that a user's takes.
+pub(crate) fn config(stripe: SocketAddr, data: &TempDir) -> Config {
+    let file = data.path().join("tollgate.toml");
+    let text = format!(
+        r#"
+data = "{}"
+[stripe]
+key = "{KEY}"
+api_base = "http://{stripe}"
+files_base = "http://{stripe}"
+[webhook]
+secret = "{SECRET}"
+[listen]
+grpc = "127.0.0.1:0"
+webhook = "127.0.0.1:0"
+ops = "127.0.0.1:0"
+[callers.rig]
+token = "{TOKEN}"
+"#,
+        data.path().join("data").display()
+    );
+    std::fs::write(&file, text).unwrap();
+    let flags = Flags { config: Some(file), values: Vec::new() };
+    config::load(&flags, &Environment::default()).unwrap()
+}
+
+pub(crate) async fn connect(address: SocketAddr) -> Channel {
+    Endpoint::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap()
+}
+
+/// Waits until something holds; a generous limit turns a hang into a failure.
+pub(crate) async fn until<T>(mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    for _ in 0..1500 {
+        if let Some(found) = look().await {
+            return found;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("it never came true");
+}
