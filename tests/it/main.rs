@@ -11,8 +11,10 @@
 )]
 
 mod events;
+mod files;
 mod golden;
 mod layers;
 mod refunds;
 mod rig;
+mod trouble;
 mod webhook;

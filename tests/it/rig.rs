@@ -23,7 +23,7 @@ pub(crate) const TOKEN: &str = "token-of-the-rig-caller";
 
 /// Everything that a test needs.
 pub(crate) struct Rig {
-    pub(crate) sandbox: Handle,
+    sandbox: Option<Handle>,
     pub(crate) gateway: Running,
     pub(crate) clock: Arc<ManualClock>,
     pub(crate) data: TempDir,
@@ -58,19 +58,31 @@ impl Rig {
         let url = format!("http://{}/webhooks/stripe", gateway.webhook);
         sandbox.control().set_webhooks(vec![WebhookTarget { url, secrets: vec![SECRET.to_owned()] }]);
         let channel = connect(gateway.grpc).await;
-        Self { sandbox, gateway, clock, data, channel }
+        Self { sandbox: Some(sandbox), gateway, clock, data, channel }
     }
 
     /// Stops the gateway and starts it again on the same data.
     pub(crate) async fn restart(self) -> Self {
         let Self { sandbox, gateway, clock, data, .. } = self;
+        let sandbox = sandbox.unwrap();
         gateway.stop().await;
         let gateway = start_gateway(sandbox.address(), &data, Arc::clone(&clock)).await;
         Self::around(sandbox, gateway, clock, data).await
     }
 
+    /// The same with its Stripe gone.
+    pub(crate) async fn without_stripe(mut self) -> Self {
+        self.sandbox.take().unwrap().stop().await;
+        self
+    }
+
+    /// Where the sandbox listens.
+    pub(crate) fn stripe_address(&self) -> SocketAddr {
+        self.sandbox.as_ref().unwrap().address()
+    }
+
     pub(crate) fn control(&self) -> Control {
-        self.sandbox.control()
+        self.sandbox.as_ref().unwrap().control()
     }
 
     /// The wire of the caller that is configured.
@@ -104,7 +116,7 @@ impl Rig {
             .no_proxy()
             .build()
             .unwrap()
-            .post(format!("http://{}{path}", self.sandbox.address()))
+            .post(format!("http://{}{path}", self.stripe_address()))
             .bearer_auth(KEY)
             .header("content-type", "application/x-www-form-urlencoded")
             .body(form.to_owned())
