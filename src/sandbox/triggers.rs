@@ -23,18 +23,41 @@ const FLOWS: &[(&str, Flow)] = &[
         ask(state, &format!("/v1/disputes/{}/close", text(&dispute, "id")), "")
     }),
     ("charge.dispute.created", dispute),
+    ("charge.dispute.funds_reinstated", |state| {
+        let dispute = dispute(state)?;
+        answer(state, &dispute, "winning_evidence")
+    }),
     ("charge.dispute.funds_withdrawn", dispute),
+    ("charge.dispute.updated", |state| {
+        let dispute = dispute(state)?;
+        answer(state, &dispute, "It was delivered.")
+    }),
     ("charge.failed", |state| pay(state, "pm_card_visa_chargeDeclined", "")),
-    ("charge.refunded", |state| refund(state, "pm_card_bypassPending")),
+    ("charge.refund.updated", updated_refund),
+    ("charge.refunded", |state| refund(state, "pm_card_visa")),
     ("charge.succeeded", |state| pay(state, "pm_card_visa", "")),
+    ("charge.updated", |state| {
+        let intent = pay(state, "pm_card_visa", "")?;
+        ask(state, &format!("/v1/charges/{}", text(&intent, "latest_charge")), "description=triggered")
+    }),
     ("customer.created", customer),
     ("customer.deleted", |state| {
         let customer = customer(state)?;
         call(state, "DELETE", &format!("/v1/customers/{}", text(&customer, "id")), "")
     }),
+    ("customer.tax_id.created", |state| {
+        let customer = customer(state)?;
+        let path = format!("/v1/customers/{}/tax_ids", text(&customer, "id"));
+        ask(state, &path, "type=eu_vat&value=DE123456789")
+    }),
     ("customer.updated", |state| {
         let customer = customer(state)?;
         ask(state, &format!("/v1/customers/{}", text(&customer, "id")), "description=triggered")
+    }),
+    ("customer_cash_balance_transaction.created", |state| {
+        let customer = customer(state)?;
+        let path = format!("/v1/test_helpers/customers/{}/fund_cash_balance", text(&customer, "id"));
+        ask(state, &path, AMOUNT)
     }),
     ("payment_intent.amount_capturable_updated", |state| {
         pay(state, "pm_card_visa", "&capture_method=manual")
@@ -61,12 +84,10 @@ const FLOWS: &[(&str, Flow)] = &[
     ("payout.paid", |state| payout(state, "")),
     ("payout.updated", |state| payout(state, "")),
     ("radar.early_fraud_warning.created", |state| pay(state, "pm_card_createIssuerFraudRecord", "")),
-    ("refund.created", |state| refund(state, "pm_card_bypassPending")),
+    ("radar.early_fraud_warning.updated", |state| refund(state, "pm_card_createIssuerFraudRecord")),
+    ("refund.created", |state| refund(state, "pm_card_visa")),
     ("refund.failed", |state| refund(state, "pm_card_refundFail")),
-    ("refund.updated", |state| {
-        let refund = refund(state, "pm_card_bypassPending")?;
-        ask(state, &format!("/v1/refunds/{}", text(&refund, "id")), "metadata[triggered]=true")
-    }),
+    ("refund.updated", updated_refund),
 ];
 
 const AMOUNT: &str = "amount=2000&currency=usd";
@@ -103,10 +124,18 @@ fn pay(state: &mut State, card: &str, more: &str) -> Result<Object, Error> {
 }
 
 fn refund(state: &mut State, card: &str) -> Result<Object, Error> {
-    // Refunds are paid from the available balance; this payment fills it.
-    pay(state, "pm_card_bypassPending", "")?;
     let intent = pay(state, card, "")?;
     ask(state, "/v1/refunds", &format!("payment_intent={}", text(&intent, "id")))
+}
+
+fn updated_refund(state: &mut State) -> Result<Object, Error> {
+    let refund = refund(state, "pm_card_visa")?;
+    ask(state, &format!("/v1/refunds/{}", text(&refund, "id")), "metadata[triggered]=true")
+}
+
+fn answer(state: &mut State, dispute: &Object, evidence: &str) -> Result<Object, Error> {
+    let form = format!("evidence[uncategorized_text]={}", evidence.replace(' ', "+"));
+    ask(state, &format!("/v1/disputes/{}", text(dispute, "id")), &form)
 }
 
 fn dispute(state: &mut State) -> Result<Object, Error> {
@@ -127,6 +156,29 @@ fn attached(state: &mut State) -> Result<Object, Error> {
 }
 
 fn payout(state: &mut State, more: &str) -> Result<Object, Error> {
-    pay(state, "pm_card_bypassPending", "")?;
     ask(state, "/v1/payouts", &format!("amount=1000&currency=usd{more}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::FLOWS;
+    use crate::sandbox::tests::Stage;
+
+    #[tokio::test]
+    async fn every_flow_ends_in_its_event() {
+        let stage = Stage::new().await;
+        let control = stage.handle.control();
+        assert!(FLOWS.is_sorted_by_key(|(kind, _)| *kind));
+        for (kind, _) in FLOWS {
+            let before = stage.get(&format!("/v1/events?type={kind}&limit=100")).await;
+            control.trigger(kind).unwrap();
+            control.advance(Duration::from_secs(10));
+            let after = stage.get(&format!("/v1/events?type={kind}&limit=100")).await;
+            let count = |list: &crate::sandbox::tests::Got| list.body["data"].as_array().unwrap().len();
+            assert!(count(&after) > count(&before), "{kind}");
+        }
+        assert!(control.trigger("nothing.happened").unwrap_err().contains("charge.refunded"));
+    }
 }
