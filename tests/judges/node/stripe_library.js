@@ -187,7 +187,7 @@ async function main() {
         currency: "usd",
         payment_method,
         confirm: true,
-        payment_method_types: ["card"],
+        allowed_payment_method_types: ["card"],
       });
     for (const [name, check] of Object.entries(checks)) {
       try {

@@ -1,6 +1,7 @@
 """Stripe's own Python library against the sandbox: the same flows that the gateway is used for, and webhooks both ways."""
 
 import http.server
+import io
 import json
 import queue
 import threading
@@ -84,7 +85,13 @@ class Shop:
 
     def pay(self, method="pm_card_visa"):
         return self.api.payment_intents.create(
-            {"amount": 3000, "currency": "usd", "payment_method": method, "confirm": True, "payment_method_types": ["card"]}
+            {
+                "amount": 3000,
+                "currency": "usd",
+                "payment_method": method,
+                "confirm": True,
+                "allowed_payment_method_types": ["card"],
+            }
         )
 
 
@@ -146,9 +153,9 @@ def a_dispute_takes_evidence_with_a_file(shop):
     while not (found := shop.api.disputes.list({"payment_intent": intent.id}).data):
         assert time.monotonic() < end, "no dispute"
         time.sleep(0.05)
-    upload = shop.api.files.create(
-        {"purpose": "dispute_evidence", "file": ("receipt.pdf", b"%PDF-1.4\n%%EOF\n", "application/pdf")}
-    )
+    receipt = io.BytesIO(b"%PDF-1.4\n%%EOF\n")
+    receipt.name = "receipt.pdf"
+    upload = shop.api.files.create({"purpose": "dispute_evidence", "file": receipt})
     evidence = {"receipt": upload.id, "uncategorized_text": "winning_evidence"}
     staged = shop.api.disputes.update(found[0].id, {"evidence": evidence, "submit": False})
     assert staged.evidence_details.submission_count == 0 and staged.evidence.receipt == upload.id

@@ -14,12 +14,14 @@ import judge
 
 GOLDEN = judge.ROOT / "tests" / "golden" / "stripe_parameters.txt"
 VERSION = "2026-10-28.endive"
+# `client_secret` is for browsers, and pages are read forwards only.
+NOT_SENT = {"client_secret", "ending_before"}
 LIBRARY = pathlib.Path(stripe.__file__).parent
 
 
 
 def endpoints():
-    """Name of the parameter class by verb and path, from the library's services."""
+    """Folder and name of the parameter class by verb and path, from the library's services."""
     known = {}
     for file in LIBRARY.rglob("_*_service.py"):
         for function in ast.walk(ast.parse(file.read_text())):
@@ -32,7 +34,8 @@ def endpoints():
             for call in ast.walk(function):
                 if isinstance(call, ast.Call) and getattr(call.func, "attr", "") == "_request":
                     verb, path = (next(text(part)) for part in call.args[:2])
-                    known[verb.upper(), re.sub(r"\{\w+\}", "{}", path)] = params
+                    place = file.parent.relative_to(LIBRARY)
+                    known[verb.upper(), re.sub(r"\{\w+\}", "{}", path)] = place, params
     return known
 
 
@@ -42,9 +45,10 @@ def text(expression):
 
 
 def classes():
-    """The fields of every parameter class by its name: field name to type, as it is written."""
-    found = {}
+    """The fields of every parameter class, by folder and name: field name to type, as it is written."""
+    folders = {}
     for file in (LIBRARY / "params").rglob("*.py"):
+        found = folders.setdefault(file.parent.relative_to(LIBRARY / "params"), {})
         for statement in ast.parse(file.read_text()).body:
             if isinstance(statement, ast.ClassDef):
                 fields = (part for part in statement.body if isinstance(part, ast.AnnAssign))
@@ -59,12 +63,12 @@ def classes():
                 found[statement.targets[0].id] = {
                     key.value: ast.unparse(value) for part in fields for key, value in zip(part.keys, part.values)
                 }
-    return found
+    return folders
 
 
-def knows(classes, start, parameter):
+def knows(folders, start, parameter):
     """Whether the parameter, such as `tax_id_data[][type]`, is in the class and those that it refers to."""
-    here, kind = [start], ""
+    classes, here, kind = folders[start[0]], [start[1]], ""
     for part in re.findall(r"[^\[\]]+|\[\]", parameter):
         if part == "[]":
             if "List[" not in kind:
@@ -76,6 +80,19 @@ def knows(classes, start, parameter):
         kind = " ".join(kinds)
         here = [name for name in re.findall(r"\w+", kind) if name in classes]
     return True
+
+
+def parameters(folders, folder, name, above=""):
+    """Every parameter of a class, in the form of the golden file."""
+    classes = folders[folder]
+    for part, kind in classes[name].items():
+        parameter = f"{above}[{part}]" if above else part
+        parameter += "[]" if "List[" in kind else ""
+        below = [inner for inner in re.findall(r"\w+", kind) if inner in classes]
+        for inner in below:
+            yield from parameters(folders, folder, inner, parameter)
+        if not below:
+            yield re.sub(r"\[\]$", "", parameter) + "[*]" if "Dict[str" in kind else parameter
 
 
 def the_library_is_of_the_pinned_version():
@@ -101,12 +118,27 @@ def every_parameter_is_in_the_types(known, sources):
     assert not unknown, "not in the types:\n" + "\n".join(unknown)
 
 
+def every_type_has_its_parameter(known, sources):
+    sent = {}
+    for line in GOLDEN.read_text().splitlines():
+        verb, path, parameter, _ = line.split(" ", 3)
+        endpoint = verb.upper(), re.sub(r"\{\w+\}", "{}", path)
+        sent.setdefault(endpoint, set()).add(re.sub(r"metadata\[\w+\]", "metadata[*]", parameter))
+    left_out = [
+        f"{endpoint} {parameter}"
+        for endpoint, names in sent.items()
+        for parameter in sorted(set(parameters(sources, *known[endpoint])) - names - NOT_SENT)
+    ]
+    assert not left_out, "not in the contract:\n" + "\n".join(left_out)
+
+
 def main():
     count = judge.Count()
     known, sources = endpoints(), classes()
     count.run(the_library_is_of_the_pinned_version)
     count.run(an_invented_parameter_is_not_known, known, sources)
     count.run(every_parameter_is_in_the_types, known, sources)
+    count.run(every_type_has_its_parameter, known, sources)
     count.end()
 
 
