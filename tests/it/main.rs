@@ -10,6 +10,7 @@
     reason = "a test fails by panicking and may print"
 )]
 
+mod conformance;
 mod events;
 mod files;
 mod golden;
@@ -18,3 +19,4 @@ mod refunds;
 mod rig;
 mod trouble;
 mod webhook;
+mod wire;

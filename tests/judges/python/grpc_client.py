@@ -7,6 +7,7 @@ import threading
 import uuid
 
 import grpc
+import stripe
 from google.protobuf import json_format
 from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -269,6 +270,36 @@ def evidence_with_a_file_is_staged_and_submitted(client):
     client.stream.event("charge.dispute.closed", dispute.id)
 
 
+def a_payment_that_is_only_authorized_is_cancelled(client):
+    shop = stripe.StripeClient(
+        client.ready["stripe_key"], base_addresses={"api": judge.url(client.ready["stripe"])}
+    ).v1
+    intent = shop.payment_intents.create(
+        {
+            "amount": 1500,
+            "currency": "usd",
+            "payment_method": "pm_card_visa",
+            "capture_method": "manual",
+            "confirm": True,
+            "allowed_payment_method_types": ["card"],
+        }
+    )
+    assert intent.status == "requires_capture"
+    stub = payment_intent_pb2_grpc.PaymentIntentServiceStub(client.channel)
+    request = payment_intent_pb2.CancelPaymentIntentRequest(
+        operation=reference("order-1003"),
+        id=intent.id,
+        cancellation_reason=payment_intent_pb2.PAYMENT_INTENT_CANCELLATION_REASON_ABANDONED,
+    )
+    answer = client.call(stub.CancelPaymentIntent, request)
+    assert answer.payment_intent.status == payment_intent_pb2.PAYMENT_INTENT_STATUS_CANCELED
+    assert answer.payment_intent.cancellation_reason == request.cancellation_reason and not answer.call.replayed
+    client.stream.event("payment_intent.canceled", intent.id, "order-1003")
+    assert client.call(stub.CancelPaymentIntent, request).call.replayed
+    request.operation.operation_id = "again"
+    refused(grpc.StatusCode.FAILED_PRECONDITION, client.call, stub.CancelPaymentIntent, request)
+
+
 def the_balance_is_read(client):
     stub = balance_pb2_grpc.BalanceServiceStub(client.channel)
     balance = client.call(stub.GetBalance, balance_pb2.GetBalanceRequest()).balance
@@ -350,6 +381,7 @@ def main():
         count.run(a_request_with_several_mistakes_hears_of_all, client, half)
         count.run(what_became_of_an_operation_can_be_asked, client)
         count.run(evidence_with_a_file_is_staged_and_submitted, client)
+        count.run(a_payment_that_is_only_authorized_is_cancelled, client)
         count.run(the_balance_is_read, client)
         count.run(nobody_calls_without_a_token, client)
         count.run(health_answers_a_stock_client, client)
