@@ -110,7 +110,11 @@ pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Running, Err
     let (operations, ops_address) = bind(config.listen.ops).await?;
     let metrics = Metrics::new()?;
     let store = Store::open(&config.data)?;
-    let client = client(&config)?;
+    metrics.audit_dropped({
+        let store = store.clone();
+        move || store.lazily_dropped()
+    });
+    let client = client(&config, &metrics)?;
     let account = account(&client, &store).await?;
     let feed = Feed::new(store.clone(), Arc::clone(&clock), config.feed.checkpoint_interval);
     let key = HashKey::new(store.secret(HASH_KEY).await?);
@@ -164,12 +168,13 @@ async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), Error> {
     Ok((listener, bound))
 }
 
-fn client(config: &Config) -> Result<Client, Error> {
+fn client(config: &Config, metrics: &Metrics) -> Result<Client, Error> {
     let options = stripe::Options {
         api_base: config.stripe.api_base.clone(),
         files_base: config.stripe.files_base.clone(),
         attempt_timeout: config.stripe.attempt_timeout,
         connect_timeout: config.stripe.connect_timeout,
+        metrics: Some(metrics.clone()),
         ..stripe::Options::new(Key::parse(config.stripe.key.clone())?)
     };
     Ok(Client::new(&options)?)

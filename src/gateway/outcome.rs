@@ -7,6 +7,7 @@ use super::refusal;
 use crate::ledger::{self, Refusal, Stuck, Unresolved};
 use crate::store;
 use crate::stripe::{Answer, Attempt, Body, Outgoing};
+use crate::telemetry::names::StoreFailure;
 
 /// Advice on when to resend a change whose outcome is unknown.
 const RESEND_AFTER: Duration = Duration::from_secs(2);
@@ -110,21 +111,25 @@ pub(super) fn unrecorded(error: &ledger::Error) -> Fault {
 
 /// The store does not take or give anything.
 pub(super) fn store_down(error: &store::Error, message: &str) -> Fault {
-    let kind = match error {
-        store::Error::Busy => "busy",
-        store::Error::Full => "full",
-        store::Error::ReadOnly => "read_only",
-        store::Error::Corrupt(_) => "corrupt",
-        store::Error::TooNew { .. } => "too_new",
-        store::Error::Locked => "locked",
-        store::Error::TooLarge { .. } => "too_large",
-        store::Error::Closed => "closed",
-        store::Error::Uncertain => "uncertain",
-        _ => "io",
-    };
     Fault::new(Code::Unavailable, Reason::StoreUnavailable, format!("{message}: {error}"))
-        .with("store", kind)
+        .with("store", failure(error).as_str())
         .retry(Retry::After(ASK_AGAIN_AFTER))
+}
+
+/// What kind of failure of the store it is.
+pub(super) fn failure(error: &store::Error) -> StoreFailure {
+    match error {
+        store::Error::Busy => StoreFailure::Busy,
+        store::Error::Full => StoreFailure::Full,
+        store::Error::ReadOnly => StoreFailure::ReadOnly,
+        store::Error::Io(_) => StoreFailure::Io,
+        store::Error::Corrupt(_) => StoreFailure::Corrupt,
+        store::Error::Uncertain => StoreFailure::Uncertain,
+        store::Error::TooNew { .. }
+        | store::Error::Locked
+        | store::Error::TooLarge { .. }
+        | store::Error::Closed => StoreFailure::Other,
+    }
 }
 
 /// The task that carried the change broke off.

@@ -66,6 +66,9 @@ impl Gateway {
     /// The ledger failed: says so to the caller, and counts and logs it for the operator.
     pub(super) fn unrecorded(&self, error: &ledger::Error) -> Fault {
         tracing::error!(%error, cause = ?std::error::Error::source(error), "the ledger failed");
+        if let ledger::Error::NotRecorded(cause) | ledger::Error::Unread(cause) = error {
+            self.metrics.store_error(super::outcome::failure(cause));
+        }
         super::outcome::unrecorded(error)
     }
 

@@ -14,6 +14,7 @@ use super::retry;
 use super::transport::{Settings, SetupError, Transport};
 use crate::domain::limits::{STRIPE_ATTEMPT_MS_MAX, STRIPE_CONNECT_MS_MAX};
 use crate::domain::operation::Mode;
+use crate::telemetry::metrics::{Metrics, StripeAttempt};
 
 /// What a client is built from.
 #[derive(Clone, Debug)]
@@ -30,6 +31,8 @@ pub struct Options {
     pub attempt_timeout: Duration,
     /// How long connecting may take, TLS included. Shorter than an attempt, or nobody can tell that nothing was sent.
     pub connect_timeout: Duration,
+    /// Where attempts are counted, if anywhere.
+    pub metrics: Option<Metrics>,
 }
 
 impl Options {
@@ -43,6 +46,7 @@ impl Options {
             extra_roots_pem: None,
             attempt_timeout: Duration::from_millis(STRIPE_ATTEMPT_MS_MAX),
             connect_timeout: Duration::from_millis(STRIPE_CONNECT_MS_MAX),
+            metrics: None,
         }
     }
 }
@@ -52,6 +56,7 @@ impl Options {
 pub struct Client {
     transport: Arc<Transport>,
     mode: Mode,
+    metrics: Option<Metrics>,
 }
 
 impl Client {
@@ -68,7 +73,8 @@ impl Client {
             attempt_timeout: options.attempt_timeout,
             connect_timeout: options.connect_timeout,
         })?;
-        Ok(Self { transport: Arc::new(transport), mode: options.key.mode() })
+        let metrics = options.metrics.clone();
+        Ok(Self { transport: Arc::new(transport), mode: options.key.mode(), metrics })
     }
 
     /// Test or live, as the key says.
@@ -103,8 +109,17 @@ impl Client {
             server.port = port,
             error.type = Empty,
         );
+        let started = Instant::now();
         let attempt = self.transport.exchange(outgoing).instrument(span.clone()).await;
         record(&span, &attempt);
+        if let Some(metrics) = &self.metrics {
+            let end = match &attempt {
+                Attempt::Answered(answer) => Ok(answer.status),
+                Attempt::NotSent(trouble) | Attempt::Broken(trouble) => Err(trouble.as_str()),
+            };
+            let (template, elapsed) = (outgoing.template.as_str(), started.elapsed());
+            metrics.stripe_attempt(StripeAttempt { verb, template, end, resend: made > 0, elapsed });
+        }
         attempt
     }
 }

@@ -42,17 +42,17 @@ struct Instruments {
     webhooks: Counter<u64>,
     events_appended: Counter<u64>,
     subscribers: UpDownCounter<i64>,
-    audit_dropped: Counter<u64>,
     store_errors: Counter<u64>,
+    meter: Meter,
 }
 
 /// How one HTTP attempt at Stripe ended.
 #[derive(Clone, Copy, Debug)]
-pub struct StripeAttempt {
+pub struct StripeAttempt<'a> {
     /// HTTP method.
     pub verb: &'static str,
     /// Path template, such as `/v1/refunds/{id}`.
-    pub template: &'static str,
+    pub template: &'a str,
     /// HTTP status, or the name of what went wrong instead.
     pub end: Result<u16, &'static str>,
     /// It repeats an earlier attempt.
@@ -106,8 +106,8 @@ impl Metrics {
                 .i64_up_down_counter(names::SUBSCRIBERS)
                 .with_description("Open event streams")
                 .build(),
-            audit_dropped: counter(&meter, names::AUDIT_DROPPED, "Audit records of reads that were given up"),
             store_errors: counter(&meter, names::STORE_ERRORS, "Failed operations of the store"),
+            meter,
         })))
     }
 
@@ -129,14 +129,14 @@ impl Metrics {
     }
 
     /// One HTTP attempt at Stripe.
-    pub fn stripe_attempt(&self, attempt: StripeAttempt) {
+    pub fn stripe_attempt(&self, attempt: StripeAttempt<'_>) {
         let end = match attempt.end {
             Ok(status) => KeyValue::new(names::LABEL_HTTP_STATUS, i64::from(status)),
             Err(name) => KeyValue::new(names::LABEL_ERROR_TYPE, name),
         };
         let labels = [
             KeyValue::new(names::LABEL_HTTP_METHOD, attempt.verb),
-            KeyValue::new(names::LABEL_URL_TEMPLATE, attempt.template),
+            KeyValue::new(names::LABEL_URL_TEMPLATE, attempt.template.to_owned()),
             end,
         ];
         self.0.stripe_duration.record(attempt.elapsed.as_secs_f64(), &labels);
@@ -171,9 +171,11 @@ impl Metrics {
         Subscriber(self.clone())
     }
 
-    /// Audit records of reads were given up.
-    pub fn audit_dropped(&self, count: u64) {
-        self.0.audit_dropped.add(count, &[]);
+    /// From now on shows how many audit records of reads were given up; `total` tells it whenever somebody looks.
+    pub fn audit_dropped(&self, total: impl Fn() -> u64 + Send + Sync + 'static) {
+        let counter = self.0.meter.u64_observable_counter(names::AUDIT_DROPPED);
+        let about = "Audit records of reads that were given up";
+        drop(counter.with_description(about).with_callback(move |seen| seen.observe(total(), &[])).build());
     }
 
     /// The store failed.
@@ -246,7 +248,7 @@ mod tests {
         StoreFailure::ALL.into_iter().for_each(|kind| metrics.store_error(kind));
         metrics.unknown_outcome();
         metrics.events_appended(3);
-        metrics.audit_dropped(2);
+        metrics.audit_dropped(|| 2);
         metrics
     }
 
