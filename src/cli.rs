@@ -4,6 +4,7 @@
 mod call;
 mod client;
 mod codec;
+mod dev;
 mod events;
 mod failure;
 mod health;
@@ -11,6 +12,7 @@ mod http;
 mod output;
 mod refunds;
 mod sandbox;
+mod serve;
 mod signal;
 
 use std::ffi::OsString;
@@ -31,6 +33,10 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run the gateway
+    Serve(serve::Arguments),
+    /// Run the gateway and a simulated Stripe with something in it, for a first look
+    Dev(dev::Arguments),
     /// Run the simulated Stripe alone
     Sandbox(sandbox::Arguments),
     /// Call any method of a gateway with JSON
@@ -55,6 +61,7 @@ enum Command {
 /// Runs what the arguments say; the first is the program itself.
 #[must_use]
 pub fn main(arguments: Vec<OsString>) -> ExitCode {
+    let program = arguments.first().cloned().unwrap_or_default();
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         Err(error) => {
@@ -67,14 +74,16 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return failure::report(&Failure::Start(format!("no threads: {error}"))),
     };
-    match runtime.block_on(Box::pin(run(cli.command))) {
+    match runtime.block_on(Box::pin(run(cli.command, &program))) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure::report(&failure),
     }
 }
 
-async fn run(command: Command) -> Result<(), Failure> {
+async fn run(command: Command, program: &OsString) -> Result<(), Failure> {
     match command {
+        Command::Serve(arguments) => serve::run(arguments).await,
+        Command::Dev(arguments) => dev::run(arguments, program).await,
         Command::Sandbox(arguments) => sandbox::run(arguments).await,
         Command::Call(arguments) => call::run(arguments).await,
         Command::Refunds(command) => refunds::run(command).await,
@@ -104,6 +113,7 @@ mod tests {
             "tollgate refunds create --order-id o --payment-intent pi_1 --charge ch_1",
             "tollgate refunds create --order-id o",
             "tollgate refunds create --payment-intent pi_1",
+            "tollgate dev --json-ready extra",
             "tollgate events tail --from",
             "tollgate events tail --limit 0",
             "tollgate call",
@@ -114,6 +124,7 @@ mod tests {
             "tollgate refunds create --order-id o --payment-intent pi_1 --amount 500 --metadata a=b -o json",
             "tollgate events tail --from 2026-11-01T00:00:00Z --types refund.*,charge.refunded",
             "tollgate call RefundService/GetRefund -d {}",
+            "tollgate dev --ports random --json-ready --data x",
             "tollgate sandbox --fault drop_after:POST:/v1/refunds --fault html:*:*:times=1",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_ok(), "{line}");

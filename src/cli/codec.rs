@@ -1,6 +1,5 @@
 //! Carries messages whose types are known at run time only; it must not look into them.
 
-use bytes::{Buf as _, BufMut as _};
 use prost::Message as _;
 use prost_reflect::{DynamicMessage, MessageDescriptor};
 use tonic::Status;
@@ -33,8 +32,9 @@ impl Encoder for DynamicCodec {
     type Error = Status;
 
     fn encode(&mut self, message: DynamicMessage, into: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        into.put(message.encode_to_vec().as_slice());
-        Ok(())
+        message
+            .encode(into)
+            .map_err(|error| Status::internal(format!("the request cannot be encoded: {error}")))
     }
 }
 
@@ -43,8 +43,7 @@ impl Decoder for DynamicCodec {
     type Error = Status;
 
     fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<DynamicMessage>, Status> {
-        let bytes = from.copy_to_bytes(from.remaining());
-        DynamicMessage::decode(self.answer.clone(), bytes)
+        DynamicMessage::decode(self.answer.clone(), from)
             .map(Some)
             .map_err(|error| Status::internal(format!("the answer cannot be decoded: {error}")))
     }

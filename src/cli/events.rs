@@ -5,7 +5,8 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use prost_reflect::MethodDescriptor;
 use serde_json::{Map, Value, json};
-use tonic::{Code, Streaming};
+use tonic::{Code, Status, Streaming};
+use tonic_types::StatusExt as _;
 
 use super::client::{Client, Contract, Target, message, to_json};
 use super::failure::{Failure, say};
@@ -37,9 +38,9 @@ pub(super) struct Tail {
     /// End after this many events
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
-    /// Alias of the Stripe account
-    #[arg(long, default_value = "")]
-    account: String,
+    /// Alias of the Stripe account [default: the gateway's own]
+    #[arg(long)]
+    account: Option<String>,
     #[command(flatten)]
     target: Target,
     #[command(flatten)]
@@ -103,7 +104,7 @@ async fn tail(arguments: Tail) -> Result<(), Failure> {
             let before = reader.cursor.clone();
             match reader.follow(&client, &mut output).await {
                 Ok(()) => {}
-                Err(Failure::Status(status)) if is_passing(status.code()) => {
+                Err(Failure::Status(status)) if is_passing(&status) => {
                     say(&format!("the stream broke ({}); it goes on in a moment", status.message()));
                 }
                 Err(Failure::Unreachable(why)) => say(&format!("{why}; trying again")),
@@ -127,12 +128,14 @@ async fn tail(arguments: Tail) -> Result<(), Failure> {
     read
 }
 
-/// Whether a later try can go better.
-fn is_passing(code: Code) -> bool {
-    matches!(
-        code,
-        Code::Unavailable | Code::Cancelled | Code::Unknown | Code::Internal | Code::ResourceExhausted
-    )
+/// Whether a later try can go better. The transport has INTERNAL for a connection that broke; the gateway's own faults
+/// say their reason.
+fn is_passing(status: &Status) -> bool {
+    match status.code() {
+        Code::Unavailable | Code::Cancelled | Code::Unknown | Code::ResourceExhausted => true,
+        Code::Internal => status.get_details_error_info().is_none(),
+        _ => false,
+    }
 }
 
 /// A place in the stream, and what is wanted of it.

@@ -12,8 +12,8 @@ use super::output::{Choice, Format};
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// Ask for one service, such as tollgate.v1.RefundService [default: the gateway as a whole]
-    #[arg(long, default_value = "")]
-    service: String,
+    #[arg(long)]
+    service: Option<String>,
     /// Ask a sandbox, http://host:port, and not a gateway
     #[arg(long, value_name = "URL", conflicts_with = "service")]
     sandbox: Option<String>,

@@ -46,8 +46,8 @@ pub(super) struct Create {
     #[arg(long)]
     order_id: String,
     /// Tells apart several refunds of one order
-    #[arg(long, default_value = "")]
-    operation_id: String,
+    #[arg(long)]
+    operation_id: Option<String>,
     /// The payment intent, pi_...
     #[arg(long, required_unless_present = "charge", conflicts_with = "charge")]
     payment_intent: Option<String>,
@@ -95,17 +95,17 @@ pub(super) struct List {
     #[arg(long, default_value_t = 10)]
     page_size: i32,
     /// Where to go on, as the page before said
-    #[arg(long, default_value = "")]
-    page_token: String,
+    #[arg(long)]
+    page_token: Option<String>,
     #[command(flatten)]
     common: Common,
 }
 
 #[derive(Debug, Args)]
 struct Common {
-    /// Alias of the Stripe account
-    #[arg(long, default_value = "")]
-    account: String,
+    /// Alias of the Stripe account [default: the gateway's own]
+    #[arg(long)]
+    account: Option<String>,
     #[command(flatten)]
     target: Target,
     #[command(flatten)]
@@ -126,16 +126,21 @@ pub(super) async fn run(command: Command) -> Result<(), Failure> {
 }
 
 async fn create(arguments: Create) -> Result<(), Failure> {
-    let common = &arguments.common;
+    let client = arguments.common.target.client().await?;
+    let answer = client.unary("RefundService/CreateRefund", create_request(&arguments)).await?;
+    show(arguments.common.output, &answer)
+}
+
+fn create_request(arguments: &Create) -> Value {
     let metadata: Map<String, Value> =
         arguments.metadata.iter().map(|(key, value)| (key.clone(), json!(value))).collect();
-    let request = json!({
+    json!({
         "operation": {
             "order_id": arguments.order_id,
             "operation_id": arguments.operation_id,
             "retry_refused": arguments.retry_refused,
         },
-        "account": common.account,
+        "account": arguments.common.account,
         "validate_only": arguments.validate_only,
         "payment_intent": arguments.payment_intent,
         "charge": arguments.charge,
@@ -146,9 +151,7 @@ async fn create(arguments: Create) -> Result<(), Failure> {
             Reason::RequestedByCustomer => "REFUND_REASON_REQUESTED_BY_CUSTOMER",
         }),
         "metadata": metadata,
-    });
-    let answer = common.target.client().await?.unary("RefundService/CreateRefund", request).await?;
-    show(common.output, &answer)
+    })
 }
 
 async fn list(arguments: List) -> Result<(), Failure> {
@@ -200,4 +203,35 @@ fn readable(mut refund: Value) -> Value {
 fn key_value(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("must be KEY=VALUE")?;
     Ok((key.to_owned(), value.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::cli::client::{Contract, message, to_json};
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        create: Create,
+    }
+
+    #[test]
+    fn flags_become_the_request_that_the_contract_knows() {
+        let line = "refunds --order-id o-1 --payment-intent pi_1 --amount 500 --reason requested-by-customer \
+                    --metadata a=b=c --address 127.0.0.1:1";
+        let line = Line::try_parse_from(line.split_whitespace()).unwrap();
+        let method = Contract::load().unwrap().method("RefundService/CreateRefund").unwrap();
+        let request = to_json(&message(&method, create_request(&line.create)).unwrap()).unwrap();
+        let expected = json!({
+            "operation": {"order_id": "o-1"},
+            "payment_intent": "pi_1",
+            "amount": 500,
+            "reason": "REFUND_REASON_REQUESTED_BY_CUSTOMER",
+            "metadata": {"a": "b=c"},
+        });
+        assert_eq!(request, expected);
+    }
 }

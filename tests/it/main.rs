@@ -17,6 +17,7 @@ mod golden;
 mod layers;
 mod refunds;
 mod rig;
+mod trace;
 mod trouble;
 mod webhook;
 mod wire;

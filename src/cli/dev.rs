@@ -1,0 +1,156 @@
+//! `tollgate dev`: sandbox and gateway in one process, with something in them, and what to type next.
+
+mod guide;
+mod home;
+mod seed;
+
+use std::ffi::OsString;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use serde_json::json;
+
+use self::home::{Home, Kept};
+use super::failure::Failure;
+use super::output::write_line;
+use super::sandbox::bind;
+use super::serve::{start_telemetry, stop};
+use super::signal::stop_signal;
+use crate::config::{CallerConfig, Config, Feed, Listen, LogFormat, Stripe, Telemetry, Webhook};
+use crate::domain::clock::{Clock, SystemClock};
+use crate::domain::operation::Mode;
+use crate::sandbox::{Handle, Options, Sandbox, WebhookTarget};
+use crate::server::{self, Running};
+
+const GRPC_PORT: u16 = 7400;
+const WEBHOOK_PORT: u16 = 7401;
+const OPS_PORT: u16 = 7402;
+const SANDBOX_PORT: u16 = 7403;
+
+/// Arguments of `dev`.
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// Listen on ports 7400 to 7403, or on any that are free
+    #[arg(long, value_enum, default_value_t = Ports::Default)]
+    ports: Ports,
+    /// Say that it is ready with one line of JSON, for scripts
+    #[arg(long)]
+    json_ready: bool,
+    /// Keep everything in this folder over restarts [default: a new one that is removed at the end]
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Which log lines are written to standard error
+    #[arg(long, default_value = "warn")]
+    log: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Ports {
+    Default,
+    Random,
+}
+
+impl Ports {
+    fn address(self, port: u16) -> SocketAddr {
+        let port = if self == Self::Random { 0 } else { port };
+        (Ipv4Addr::LOCALHOST, port).into()
+    }
+}
+
+/// What runs, and what is in it.
+struct Dev {
+    sandbox: Handle,
+    gateway: Running,
+    kept: Kept,
+}
+
+/// Runs both until a signal stops them.
+pub(super) async fn run(arguments: Arguments, program: &OsString) -> Result<(), Failure> {
+    let log = Telemetry { otlp_endpoint: None, log: arguments.log, log_format: LogFormat::Auto };
+    let telemetry = start_telemetry(&log)?;
+    let home = Home::open(arguments.data)?;
+    let dev = start(&home, arguments.ports, log).await?;
+    if arguments.json_ready {
+        write_line(&ready_line(&dev))?;
+    } else {
+        write_line(&guide::text(&dev, program))?;
+    }
+    stop_signal().await;
+    stop(dev.gateway).await;
+    dev.sandbox.stop().await;
+    telemetry.stop().await;
+    Ok(())
+}
+
+async fn start(home: &Home, ports: Ports, telemetry: Telemetry) -> Result<Dev, Failure> {
+    let mut kept = home.kept()?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let options = Options {
+        state_file: Some(home.sandbox_file()),
+        ..Options::new(kept.stripe_key.clone(), Arc::clone(&clock))
+    };
+    let listener = bind(ports.address(SANDBOX_PORT)).await?;
+    let sandbox =
+        Sandbox::start(listener, options).await.map_err(|error| Failure::Start(error.to_string()))?;
+    let stripe = format!("http://{}", sandbox.address());
+    let config = config(home, &kept, ports, stripe.clone(), telemetry);
+    let gateway = server::start(config, clock).await.map_err(|error| Failure::Start(error.to_string()))?;
+    let url = webhook_url(&gateway);
+    let target = WebhookTarget { url, secrets: vec![kept.webhook_secret.clone()] };
+    sandbox.control().set_webhooks(vec![target]);
+    if kept.seeds.is_none() {
+        kept.seeds = Some(seed::fill(&stripe, &kept.stripe_key).await?);
+        home.keep(&kept)?;
+    }
+    Ok(Dev { sandbox, gateway, kept })
+}
+
+fn config(home: &Home, kept: &Kept, ports: Ports, stripe: String, telemetry: Telemetry) -> Config {
+    let caller =
+        CallerConfig { name: "dev".into(), namespace: "dev".into(), token: kept.token.clone().into() };
+    Config {
+        mode: Mode::Test,
+        stripe: Stripe {
+            key: kept.stripe_key.clone().into(),
+            api_base: stripe.clone(),
+            files_base: stripe,
+            attempt_timeout: Duration::from_secs(80),
+            connect_timeout: Duration::from_secs(10),
+        },
+        webhook: Webhook { secrets: vec![kept.webhook_secret.clone().into()] },
+        listen: Listen {
+            grpc: ports.address(GRPC_PORT),
+            webhook: ports.address(WEBHOOK_PORT),
+            ops: ports.address(OPS_PORT),
+        },
+        data: home.gateway_folder(),
+        callers: vec![caller],
+        feed: Feed { checkpoint_interval: Duration::from_secs(15) },
+        telemetry,
+    }
+}
+
+fn webhook_url(gateway: &Running) -> String {
+    format!("http://{}/webhooks/stripe", gateway.webhook)
+}
+
+/// For scripts: addresses, credentials and the ids of what was made.
+fn ready_line(dev: &Dev) -> String {
+    let mut line = json!({
+        "grpc": dev.gateway.grpc.to_string(),
+        "webhook": format!("http://{}", dev.gateway.webhook),
+        "ops": format!("http://{}", dev.gateway.ops),
+        "stripe": format!("http://{}", dev.sandbox.address()),
+        "token": dev.kept.token,
+        "webhook_secret": dev.kept.webhook_secret,
+        "stripe_key": dev.kept.stripe_key,
+    });
+    if let (Some(line), Some(seeds)) = (line.as_object_mut(), &dev.kept.seeds) {
+        let seeds = json!(seeds);
+        line.extend(seeds.as_object().cloned().unwrap_or_default());
+    }
+    line.to_string()
+}

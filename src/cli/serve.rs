@@ -1,0 +1,105 @@
+//! `tollgate serve`: the gateway by its configuration, until it is told to stop.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::Args;
+
+use super::failure::Failure;
+use super::signal::stop_signal;
+use crate::config::{self, CONFIG_VARIABLE, Environment, Flags, LogFormat};
+use crate::domain::clock::SystemClock;
+use crate::server::{self, Running};
+use crate::telemetry;
+
+/// Arguments of `serve`. Every setting is described in docs/config.md; secrets have no flags.
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// The configuration file [default: tollgate.toml, if there is one]
+    #[arg(long, env = CONFIG_VARIABLE)]
+    config: Option<PathBuf>,
+    /// Folder of the database
+    #[arg(long)]
+    data: Option<String>,
+    /// Where callers connect, ip:port
+    #[arg(long)]
+    listen_grpc: Option<String>,
+    /// Where Stripe delivers webhooks, ip:port
+    #[arg(long)]
+    listen_webhook: Option<String>,
+    /// Where health and metrics are, ip:port
+    #[arg(long)]
+    listen_ops: Option<String>,
+    /// Base URL of Stripe's API
+    #[arg(long)]
+    stripe_api_base: Option<String>,
+    /// Base URL of Stripe's file uploads
+    #[arg(long)]
+    stripe_files_base: Option<String>,
+    /// Which log lines are written, such as info or tollgate=debug,warn
+    #[arg(long)]
+    log: Option<String>,
+    /// Form of log lines: auto, json or text
+    #[arg(long)]
+    log_format: Option<String>,
+    /// Check the configuration, and start nothing
+    #[arg(long)]
+    check: bool,
+}
+
+impl Arguments {
+    fn flags(self) -> Flags {
+        let given = [
+            ("data", self.data),
+            ("listen.grpc", self.listen_grpc),
+            ("listen.webhook", self.listen_webhook),
+            ("listen.ops", self.listen_ops),
+            ("stripe.api_base", self.stripe_api_base),
+            ("stripe.files_base", self.stripe_files_base),
+            ("telemetry.log", self.log),
+            ("telemetry.log_format", self.log_format),
+        ];
+        let values = given.into_iter().filter_map(|(key, value)| value.map(|value| (key, value))).collect();
+        Flags { config: self.config, values }
+    }
+}
+
+/// Runs the gateway until a signal stops it.
+pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
+    let check = arguments.check;
+    let config = config::load(&arguments.flags(), &Environment::current())?;
+    if check {
+        return Ok(());
+    }
+    let telemetry = start_telemetry(&config.telemetry)?;
+    let running = server::start(config, Arc::new(SystemClock::new())).await;
+    let running = running.map_err(|error| Failure::Start(error.to_string()))?;
+    tracing::info!(
+        grpc = %running.grpc, webhook = %running.webhook, ops = %running.ops, account = running.account, "ready"
+    );
+    stop_signal().await;
+    stop(running).await;
+    telemetry.stop().await;
+    Ok(())
+}
+
+/// Logs and traces as configured.
+pub(super) fn start_telemetry(config: &config::Telemetry) -> Result<telemetry::Guard, Failure> {
+    let format = match config.log_format {
+        LogFormat::Auto => telemetry::Format::Auto,
+        LogFormat::Json => telemetry::Format::Json,
+        LogFormat::Text => telemetry::Format::Text,
+    };
+    let options =
+        telemetry::Options { log: config.log.clone(), format, otlp_endpoint: config.otlp_endpoint.clone() };
+    telemetry::init(&options).map_err(|error| Failure::Start(error.to_string()))
+}
+
+/// Lets open calls finish; a second signal cuts them.
+pub(super) async fn stop(running: Running) {
+    tracing::info!("stopping; open calls may finish, another signal cuts them");
+    tokio::select! {
+        () = running.stop() => {}
+        () = stop_signal() => tracing::warn!("cut short by a signal"),
+    }
+}

@@ -1,0 +1,121 @@
+//! A call's trace as a collector sees it: a real OTLP receiver takes what the gateway exports, and the spans are checked
+//! against each other and the caller's.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
+    TraceService, TraceServiceServer,
+};
+use opentelemetry_proto::tonic::collector::trace::v1::{
+    ExportTraceServiceRequest, ExportTraceServiceResponse,
+};
+use opentelemetry_proto::tonic::common::v1::any_value::Value;
+use opentelemetry_proto::tonic::trace::v1::Span;
+use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::TcpListenerStream;
+use tollgate::proto::v1::CreateCustomerRequest;
+use tollgate::proto::v1::customer_service_client::CustomerServiceClient;
+use tollgate::sandbox::Fault;
+use tollgate::telemetry::{self, Format};
+use tonic::{Request, Response, Status};
+
+use crate::rig::{Rig, operation};
+
+const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
+const CALLER_SPAN: &str = "b7ad6b7169203331";
+
+/// Keeps what it is sent.
+#[derive(Clone, Default)]
+struct Collector {
+    spans: Arc<Mutex<Vec<Span>>>,
+    resources: Arc<Mutex<Vec<HashMap<String, String>>>>,
+}
+
+#[tonic::async_trait]
+impl TraceService for Collector {
+    async fn export(
+        &self,
+        request: Request<ExportTraceServiceRequest>,
+    ) -> Result<Response<ExportTraceServiceResponse>, Status> {
+        for group in request.into_inner().resource_spans {
+            let resource = group.resource.unwrap_or_default();
+            self.resources.lock().unwrap().push(attributes(&resource.attributes));
+            let spans = group.scope_spans.into_iter().flat_map(|scope| scope.spans);
+            self.spans.lock().unwrap().extend(spans);
+        }
+        Ok(Response::new(ExportTraceServiceResponse::default()))
+    }
+}
+
+fn attributes(pairs: &[opentelemetry_proto::tonic::common::v1::KeyValue]) -> HashMap<String, String> {
+    let text = |value: &Value| match value {
+        Value::StringValue(text) => text.clone(),
+        Value::IntValue(number) => number.to_string(),
+        other => format!("{other:?}"),
+    };
+    let value = |pair: &opentelemetry_proto::tonic::common::v1::KeyValue| {
+        pair.value.as_ref().and_then(|value| value.value.as_ref()).map(text).unwrap_or_default()
+    };
+    pairs.iter().map(|pair| (pair.key.clone(), value(pair))).collect()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+async fn collector() -> (Collector, String) {
+    let collector = Collector::default();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    let server = tonic::transport::Server::builder().add_service(TraceServiceServer::new(collector.clone()));
+    tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+    (collector, endpoint)
+}
+
+// One thread, so that everything that the gateway starts reports to this test's subscriber and to no other.
+#[tokio::test(flavor = "current_thread")]
+async fn a_call_is_one_trace_with_a_span_for_each_attempt_at_stripe() {
+    let (collector, endpoint) = collector().await;
+    let options =
+        telemetry::Options { log: "off".into(), format: Format::Json, otlp_endpoint: Some(endpoint) };
+    let (dispatch, guard) = telemetry::build(&options).unwrap();
+    let here = tracing::dispatcher::set_default(&dispatch);
+    let rig = Rig::start().await;
+    rig.control().add_fault(Fault::parse("status:POST:/v1/customers:status=500,times=1").unwrap());
+
+    let mut request = Request::new(CreateCustomerRequest {
+        operation: operation("traced", ""),
+        name: Some("Ada Lovelace".into()),
+        ..Default::default()
+    });
+    request.metadata_mut().insert("traceparent", format!("00-{TRACE}-{CALLER_SPAN}-01").parse().unwrap());
+    CustomerServiceClient::new(rig.wire()).create_customer(request).await.unwrap();
+    rig.gateway.stop().await;
+    guard.stop().await;
+    drop(here);
+
+    let spans = collector.spans.lock().unwrap();
+    let traced: Vec<&Span> = spans.iter().filter(|span| hex(&span.trace_id) == TRACE).collect();
+    let of = |kind: SpanKind| traced.iter().filter(move |span| span.kind == kind as i32).collect::<Vec<_>>();
+    let [server] = of(SpanKind::Server)[..] else { panic!("not one server span: {traced:#?}") };
+    assert_eq!(server.name, "tollgate.v1.CustomerService/CreateCustomer");
+    assert_eq!(hex(&server.parent_span_id), CALLER_SPAN);
+
+    let mut attempts = of(SpanKind::Client);
+    attempts.sort_by_key(|span| span.start_time_unix_nano);
+    let statuses: Vec<String> = attempts
+        .iter()
+        .map(|span| attributes(&span.attributes)["http.response.status_code"].clone())
+        .collect();
+    assert_eq!(statuses, ["500", "200"]);
+    for attempt in attempts {
+        assert_eq!(attempt.parent_span_id, server.span_id, "{attempt:#?}");
+        let attributes = attributes(&attempt.attributes);
+        assert_eq!(attributes["url.template"], "/v1/customers");
+        assert!(!format!("{attributes:?}").contains("Ada"), "{attributes:?}");
+    }
+    let resources = collector.resources.lock().unwrap();
+    assert!(resources.iter().all(|resource| resource["service.name"] == "tollgate"), "{resources:?}");
+}
