@@ -3,6 +3,7 @@
 
 mod call;
 mod context;
+mod events;
 mod fault;
 mod mutate;
 mod operation;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::context::{Account, Context};
 use super::fault::Fault;
 use crate::audit::{Auditor, Phase};
-use crate::contract::{Method, Received, Spec};
+use crate::contract::{Method, Received};
 use crate::domain::clock::Clock;
 use crate::events::Feed;
 use crate::ledger::Ledger;
@@ -50,7 +50,7 @@ pub(super) struct Line {
     operation_id: String,
     trace_id: String,
     audit_id: String,
-    started: Duration,
+    pub(super) started: Duration,
 }
 
 impl Gateway {
@@ -67,7 +67,7 @@ impl Gateway {
             return self.change::<M>(context, received, |prepared, account| prepared.outgoing(account)).await;
         }
         let record = self.record(Phase::Read, &context, M::SPEC);
-        let line = self.line(M::SPEC, &context, None, record.id.clone());
+        let line = self.line(M::SPEC.full_name(), &context, None, record.id.clone());
         let answer = self.read::<M>(&context, &received, &record.id).await;
         self.keep_read::<M>(record, &received, &answer, line.started);
         self.account_for(&line, answer)
@@ -75,14 +75,14 @@ impl Gateway {
 
     pub(super) fn line(
         &self,
-        spec: &Spec,
+        rpc: String,
         context: &Context,
         operation: Option<&crate::proto::v1::OperationRef>,
         audit_id: String,
     ) -> Line {
         let operation = operation.cloned().unwrap_or_default();
         Line {
-            rpc: spec.full_name(),
+            rpc,
             caller: context.caller.name.clone(),
             order_id: operation.order_id,
             operation_id: operation.operation_id,

@@ -37,7 +37,8 @@ impl Gateway {
     ) -> Result<M::Response, Fault> {
         let deadline = context.deadline;
         let audit = self.record(Phase::Intent, &context, M::SPEC);
-        let line = self.line(M::SPEC, &context, M::local(&received.message).operation, audit.id.clone());
+        let line =
+            self.line(M::SPEC.full_name(), &context, M::local(&received.message).operation, audit.id.clone());
         let gateway = Arc::clone(&self);
         // A task of its own: when the caller leaves or its deadline passes, the wait ends and not the change.
         let task = tokio::spawn(

@@ -17,6 +17,7 @@ mod golden;
 mod layers;
 mod refunds;
 mod rig;
+mod stream;
 mod trace;
 mod trouble;
 mod webhook;
