@@ -1,5 +1,6 @@
 //! Tests through a real socket: what a client sees, headers and broken connections included.
 
+mod laws;
 mod payments;
 
 use std::sync::Arc;

@@ -108,7 +108,7 @@ pub(super) fn run(state: &mut State, event_type: &str) -> Result<Value, String> 
     }
 }
 
-fn ask(state: &mut State, path: &str, form: &str) -> Result<Object, Error> {
+pub(super) fn ask(state: &mut State, path: &str, form: &str) -> Result<Object, Error> {
     call(state, "POST", path, form)
 }
 
