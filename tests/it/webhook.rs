@@ -118,6 +118,19 @@ async fn a_signed_event_is_stored_as_it_came_before_the_empty_ok() {
 }
 
 #[tokio::test]
+async fn a_thin_event_is_stored_with_what_it_has() {
+    let gateway = gateway();
+    let thin = r#"{"id":"evt_2","object":"v2.core.event","type":"v1.refund.created","livemode":false,
+        "created":"2023-11-14T22:13:20.250Z","related_object":{"id":"re_1","type":"refund","url":"/v1/refunds/re_1"}}"#;
+    assert_eq!(gateway.deliver(thin).await, (StatusCode::OK, String::new()));
+    let stored = gateway.feed.get("", "evt_2").await.unwrap().unwrap().event;
+    assert_eq!(
+        (stored.kind.as_str(), stored.created_s, stored.json.as_str()),
+        ("v1.refund.created", NOW_S, thin)
+    );
+}
+
+#[tokio::test]
 async fn a_second_delivery_is_answered_ok_and_not_stored_again() {
     let gateway = gateway();
     gateway.deliver(EVENT).await;
