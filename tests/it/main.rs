@@ -11,6 +11,7 @@
 )]
 
 mod conformance;
+mod crash;
 mod events;
 mod files;
 mod golden;

@@ -1,0 +1,252 @@
+//! The proof by crashing: a real gateway process is killed at random moments under a load of changes, faults and
+//! webhooks; then three records that know nothing of each other are compared. `TOLLGATE_PROVE_KILLS` says how often it
+//! is killed, `TOLLGATE_PROVE_SEED` brings a run's choices back, `TOLLGATE_PROVE_RESULTS` names a folder for figures.
+
+mod change;
+mod compare;
+mod gateway;
+mod load;
+mod random;
+mod records;
+mod report;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use serde_json::json;
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tollgate::config::Environment;
+use tollgate::domain::clock::{Clock, SystemClock};
+use tollgate::sandbox::{Control, Fault, Handle, Options, Sandbox, WebhookTarget};
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::Endpoint;
+
+use self::change::Stock;
+use self::compare::Rule;
+use self::gateway::Gateway;
+use self::load::Load;
+use self::random::Random;
+use self::records::{Book, Records};
+use self::report::Report;
+use crate::rig::{KEY, SECRET, TOKEN, Token};
+
+const KILLS_DEFAULT: u64 = 30;
+/// Enough for a gateway that doubles to show it.
+const KILLS_PLANTED: u64 = 10;
+/// How long a kill waits for a request to arrive at the sandbox.
+const ARRIVAL_MS_MAX: u32 = 500;
+const PAYMENTS: usize = 30;
+const CUSTOMERS: usize = 5;
+const DISPUTES: usize = 3;
+/// How often the sandbox keeps a 500 under a key, once with and once without the effect: such an outcome stays unknown.
+const KEPT_500S: usize = 3;
+/// Step of the sandbox's clock at the end, so that webhooks to be sent again are due; all steps together stay far below
+/// the day after which Stripe may forget keys.
+const STEP: Duration = Duration::from_secs(600);
+const STEPS_MAX: usize = 60;
+
+/// One run.
+struct Run {
+    binary: PathBuf,
+    planted: Option<&'static str>,
+    kills: u64,
+    seed: u64,
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_killed_at_random_doubles_nothing_and_loses_nothing() {
+    let kills = setting("TOLLGATE_PROVE_KILLS").unwrap_or(KILLS_DEFAULT);
+    let run = Run { binary: env!("CARGO_BIN_EXE_tollgate").into(), planted: None, kills, seed: seed() };
+    let report = run.prove().await;
+    finish(&report, "crash");
+    assert_eq!(report.total(), 0, "see the table above; seed {}", report.seed);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_with_a_new_key_per_retry_is_caught() {
+    let binary = PathBuf::from(env!("CARGO_BIN_EXE_tollgate")).with_file_name("tollgate-planted");
+    assert!(
+        binary.exists(),
+        "{} is missing; build it with `cargo build --features planted --bin tollgate-planted`",
+        binary.display()
+    );
+    let run = Run { binary, planted: Some("key-per-retry"), kills: KILLS_PLANTED, seed: seed() };
+    let report = run.prove().await;
+    finish(&report, "planted");
+    assert!(report.count(Rule::Doubled) > 0, "the planted doubles were not found; seed {}", report.seed);
+}
+
+fn setting(name: &str) -> Option<u64> {
+    Environment::current().get(name).map(|value| value.parse().unwrap())
+}
+
+fn seed() -> u64 {
+    setting("TOLLGATE_PROVE_SEED").unwrap_or_else(|| SystemClock::new().wall().unsigned_abs() % 1_000_000)
+}
+
+fn finish(report: &Report, name: &str) {
+    report.print(name);
+    if let Some(folder) = Environment::current().get("TOLLGATE_PROVE_RESULTS") {
+        report.save(folder, name);
+    }
+    // A run without work, or whose kills met no call, proves nothing.
+    assert!(report.effects > 0 && report.acknowledged > 0 && report.cut > 0, "the run was empty");
+}
+
+impl Run {
+    async fn prove(self) -> Report {
+        println!("seed {}", self.seed);
+        let mut random = Random::new(self.seed);
+        let folder = TempDir::new().unwrap();
+        let sandbox = start_sandbox(self.seed).await;
+        let control = sandbox.control();
+        let mut gateway =
+            Gateway::new(self.binary, self.planted, folder.path(), sandbox.address(), &mut random);
+        let url = format!("http://{}/webhooks/stripe", gateway.webhook);
+        control.set_webhooks(vec![WebhookTarget { url, secrets: vec![SECRET.to_owned()] }]);
+        let stock = stock(&control);
+        let seeded = Book::read(&control).effects.len();
+        let channel = Endpoint::from_shared(format!("http://{}", gateway.grpc)).unwrap().connect_lazy();
+        let load = Load::new(InterceptedService::new(channel, Token(TOKEN)), stock, self.seed);
+
+        faults().into_iter().for_each(|fault| control.add_fault(fault));
+        let mut callers = load.start(&mut random);
+        for _ in 0..self.kills {
+            gateway.spawn();
+            live(&mut gateway, &control, &mut random).await;
+            gateway.kill();
+        }
+        control.clear_faults();
+        gateway.spawn();
+        gateway.ready().await;
+        load.end();
+        while let Some(ended) = callers.join_next().await {
+            ended.unwrap();
+        }
+        load.settle(&mut random).await;
+        deliver_all(&control).await;
+        let ledger = load.ledger().await;
+        let ended = gateway.terminate().await;
+
+        let mut book = Book::read(&control);
+        book.effects.drain(..seeded);
+        let (audit, events) = records::stored(&gateway.data()).await;
+        let history = std::mem::take(&mut *load.history());
+        let records = Records { history: &history, ledger, book, audit, events, unknown_max: 2 * KEPT_500S };
+        let mut violations = compare::violations(&records);
+        let log = gateway.log();
+        if !ended.success() || log.contains("panicked") {
+            let panics = log.lines().filter(|line| line.contains("panicked")).map(str::to_owned);
+            violations.entry(Rule::Process).or_default().extend(panics.chain([ended.to_string()]));
+        }
+        let unknown = history.iter().filter(|one| !one.told.settled()).count();
+        let report = Report {
+            seed: self.seed,
+            kills: self.kills,
+            operations: history.len(),
+            calls: load.calls.load(Ordering::Relaxed),
+            cut: load.cut.load(Ordering::Relaxed),
+            effects: records.book.effects.len(),
+            acknowledged: records.book.acknowledged.len(),
+            unknown,
+            violations,
+        };
+        sandbox.stop().await;
+        report
+    }
+}
+
+async fn start_sandbox(seed: u64) -> Handle {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let options = Options { seed, ..Options::new(KEY, Arc::new(SystemClock::new())) };
+    Sandbox::start(listener, options).await.unwrap()
+}
+
+/// What the load works on.
+fn stock(control: &Control) -> Stock {
+    let make = |event: &str, count: usize| -> Vec<String> {
+        let ids = (0..count).map(|_| control.trigger(event).unwrap()["id"].as_str().unwrap().to_owned());
+        ids.collect()
+    };
+    Stock {
+        payments: make("payment_intent.succeeded", PAYMENTS),
+        customers: make("customer.created", CUSTOMERS),
+        disputes: make("charge.dispute.created", DISPUTES),
+    }
+}
+
+/// What goes wrong at the sandbox meanwhile. Reads are spared, so that the gateway starts.
+fn faults() -> Vec<Fault> {
+    let post = |mut fault: serde_json::Value| {
+        fault["match"] = json!({"method": "POST"});
+        Fault::from_json(fault).unwrap()
+    };
+    let kept = |effect: bool, probability: f64| {
+        post(json!({
+            "kind": "status", "status": 500, "saved": true, "effect": effect, "should_retry": false,
+            "times": KEPT_500S, "probability": probability,
+        }))
+    };
+    let webhook = |fault| Fault::from_json(fault).unwrap();
+    vec![
+        kept(true, 0.05),
+        kept(false, 0.05),
+        post(json!({"kind": "drop_before", "probability": 0.02})),
+        post(json!({"kind": "drop_after", "probability": 0.03})),
+        post(json!({"kind": "half_body", "probability": 0.01})),
+        post(json!({"kind": "reset", "probability": 0.01})),
+        post(json!({"kind": "html", "probability": 0.01})),
+        post(json!({"kind": "status", "status": 500, "probability": 0.01})),
+        post(json!({"kind": "status", "status": 409, "probability": 0.01})),
+        post(
+            json!({"kind": "status", "status": 429, "rate_limited_reason": "global-rate", "probability": 0.01}),
+        ),
+        post(json!({"kind": "latency", "ms": 80, "probability": 0.05})),
+        post(json!({"kind": "latency_after", "ms": 80, "probability": 0.15})),
+        webhook(json!({"kind": "webhook_duplicate", "probability": 0.05})),
+        webhook(json!({"kind": "webhook_reorder", "ms": 300, "probability": 0.05})),
+    ]
+}
+
+/// One life of the gateway: how far it gets before it is killed.
+async fn live(gateway: &mut Gateway, control: &Control, random: &mut Random) {
+    match random.below(10) {
+        0 => tokio::time::sleep(random.pause(150)).await,
+        1..=3 => {
+            gateway.ready().await;
+            tokio::time::sleep(random.pause(300)).await;
+        }
+        4..=7 => {
+            gateway.ready().await;
+            tokio::time::sleep(random.pause(200)).await;
+            let seen = control.received();
+            // Right after a request arrived, when its effect may or may not be on record.
+            for _ in 0..ARRIVAL_MS_MAX {
+                if control.received() > seen {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            tokio::time::sleep(random.pause(10)).await;
+        }
+        _ => {
+            gateway.ready().await;
+            tokio::time::sleep(Duration::from_millis(400) + random.pause(1200)).await;
+        }
+    }
+}
+
+/// Lets the sandbox send every webhook that it still has.
+async fn deliver_all(control: &Control) {
+    for _ in 0..STEPS_MAX {
+        if control.undelivered() == 0 {
+            return;
+        }
+        control.advance(STEP);
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    panic!("{} webhooks could not be delivered", control.undelivered());
+}

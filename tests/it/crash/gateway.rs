@@ -1,0 +1,170 @@
+//! The gateway as a process of its own: started, killed, started again on the same data and ports. It never outlives the
+//! test.
+
+use std::fs::{File, OpenOptions};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use tonic::transport::Endpoint;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+
+use super::random::Random;
+use crate::rig::{KEY, SECRET, TOKEN};
+
+/// Longest that a start or a stop may take.
+const WAIT_MAX: Duration = Duration::from_secs(60);
+/// How often a start or a stop is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+/// Ports are taken from below those that the system gives to outgoing connections: one of these could take a port while
+/// the gateway is down.
+const PORT_MIN: u64 = 15_000;
+const PORTS: u64 = 15_000;
+
+/// The binary and where it lives.
+pub(super) struct Gateway {
+    binary: PathBuf,
+    planted: Option<&'static str>,
+    folder: PathBuf,
+    pub(super) grpc: SocketAddr,
+    pub(super) webhook: SocketAddr,
+    child: Option<Child>,
+}
+
+impl Gateway {
+    /// Writes the configuration; starts nothing.
+    pub(super) fn new(
+        binary: PathBuf,
+        planted: Option<&'static str>,
+        folder: &Path,
+        stripe: SocketAddr,
+        random: &mut Random,
+    ) -> Self {
+        let [grpc, webhook, ops] = free_ports(random);
+        let text = format!(
+            r#"
+data = "{}"
+[stripe]
+key = "{KEY}"
+api_base = "http://{stripe}"
+files_base = "http://{stripe}"
+[webhook]
+secret = "{SECRET}"
+[listen]
+grpc = "{grpc}"
+webhook = "{webhook}"
+ops = "{ops}"
+[callers.prover]
+token = "{TOKEN}"
+[telemetry]
+log = "warn"
+"#,
+            folder.join("data").display()
+        );
+        std::fs::write(folder.join("tollgate.toml"), text).unwrap();
+        Self { binary, planted, folder: folder.to_owned(), grpc, webhook, child: None }
+    }
+
+    pub(super) fn data(&self) -> PathBuf {
+        self.folder.join("data")
+    }
+
+    pub(super) fn spawn(&mut self) {
+        assert!(self.child.is_none(), "the gateway runs already");
+        let mut command = Command::new(&self.binary);
+        command.args(["serve", "--config"]).arg(self.folder.join("tollgate.toml"));
+        command.env_clear().env("RUST_BACKTRACE", "1").current_dir(&self.folder);
+        if let Some(fault) = self.planted {
+            command.env("PLANTED_FAULT", fault);
+        }
+        let child = command.stdin(Stdio::null()).stdout(self.log_file()).stderr(self.log_file()).spawn();
+        self.child = Some(child.unwrap());
+    }
+
+    /// Returns when the health service says that the gateway serves.
+    pub(super) async fn ready(&mut self) {
+        let endpoint = Endpoint::from_shared(format!("http://{}", self.grpc)).unwrap();
+        let looked = tokio::time::timeout(WAIT_MAX, async {
+            loop {
+                if let Some(status) = self.child.as_mut().unwrap().try_wait().unwrap() {
+                    panic!("the gateway ended by itself with {status}:\n{}", self.log());
+                }
+                if let Ok(channel) = endpoint.connect().await {
+                    let request = HealthCheckRequest { service: String::new() };
+                    let answer = HealthClient::new(channel).check(request).await;
+                    if answer.is_ok_and(|answer| answer.into_inner().status() == ServingStatus::Serving) {
+                        return;
+                    }
+                }
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+        });
+        if looked.await.is_err() {
+            panic!("the gateway is not ready:\n{}", self.log());
+        }
+    }
+
+    /// SIGKILL.
+    pub(super) fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+
+    /// SIGTERM, and the way that the process ends.
+    pub(super) async fn terminate(&mut self) -> ExitStatus {
+        let mut child = self.child.take().unwrap();
+        let asked = Command::new("sh").args(["-c", &format!("kill -TERM {}", child.id())]).status();
+        assert!(asked.unwrap().success(), "SIGTERM was not sent");
+        let ended = tokio::time::timeout(WAIT_MAX, async {
+            loop {
+                if let Some(status) = child.try_wait().unwrap() {
+                    return status;
+                }
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+        });
+        match ended.await {
+            Ok(status) => status,
+            Err(_) => {
+                child.kill().unwrap();
+                child.wait().unwrap()
+            }
+        }
+    }
+
+    /// Everything that it has written, over all its lives.
+    pub(super) fn log(&self) -> String {
+        std::fs::read_to_string(self.log_path()).unwrap_or_default()
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.folder.join("gateway.log")
+    }
+
+    fn log_file(&self) -> File {
+        OpenOptions::new().create(true).append(true).open(self.log_path()).unwrap()
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn free_ports(random: &mut Random) -> [SocketAddr; 3] {
+    let mut found = Vec::new();
+    while found.len() < 3 {
+        let port = u16::try_from(PORT_MIN + random.below(PORTS)).unwrap();
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        if !found.contains(&address) && TcpListener::bind(address).is_ok() {
+            found.push(address);
+        }
+    }
+    found.try_into().unwrap()
+}

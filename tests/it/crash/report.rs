@@ -1,0 +1,56 @@
+//! What a run found, for people and for `scripts/prove`.
+
+use std::path::Path;
+
+use super::compare::{Rule, Violations};
+
+/// Examples shown of each violation.
+const SHOWN_MAX: usize = 3;
+
+/// The result of one run.
+pub(super) struct Report {
+    pub(super) seed: u64,
+    pub(super) kills: u64,
+    pub(super) operations: usize,
+    pub(super) calls: u64,
+    /// Calls that ended without a word of the gateway.
+    pub(super) cut: u64,
+    pub(super) effects: usize,
+    pub(super) acknowledged: usize,
+    pub(super) unknown: usize,
+    pub(super) violations: Violations,
+}
+
+impl Report {
+    pub(super) fn count(&self, rule: Rule) -> usize {
+        self.violations.get(&rule).map_or(0, Vec::len)
+    }
+
+    pub(super) fn total(&self) -> usize {
+        self.violations.values().map(Vec::len).sum()
+    }
+
+    pub(super) fn print(&self, title: &str) {
+        println!("{title}: seed {}, {} kills", self.seed, self.kills);
+        println!(
+            "  {} operations in {} calls ({} cut off), {} effects, {} webhooks acknowledged, {} unknown for good",
+            self.operations, self.calls, self.cut, self.effects, self.acknowledged, self.unknown
+        );
+        println!("  {} violations", self.total());
+        for (rule, found) in &self.violations {
+            println!("  {:>5} x {}", found.len(), rule.says());
+            for one in found.iter().take(SHOWN_MAX) {
+                println!("          {one}");
+            }
+        }
+    }
+
+    /// One line of figures, tab-separated: seed, kills, operations, effects, acknowledged webhooks, doubled operations,
+    /// all violations.
+    pub(super) fn save(&self, folder: &str, name: &str) {
+        let Self { seed, kills, operations, effects, acknowledged, .. } = self;
+        let (doubled, total) = (self.count(Rule::Doubled), self.total());
+        let line = format!("{seed}\t{kills}\t{operations}\t{effects}\t{acknowledged}\t{doubled}\t{total}\n");
+        std::fs::write(Path::new(folder).join(name), line).unwrap();
+    }
+}
