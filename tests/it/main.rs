@@ -16,6 +16,7 @@ mod events;
 mod files;
 mod golden;
 mod layers;
+mod readme;
 mod refunds;
 mod rig;
 mod stream;

@@ -34,13 +34,12 @@ async function dev() {
   const lines = readline.createInterface({ input: process.stdout });
   const line = new Promise((resolve) => lines.once("line", resolve));
   const ready = JSON.parse(await within(START_MS_MAX, "`tollgate dev`", line));
-  const kept = JSON.parse(fs.readFileSync(path.join(state, "dev.json"), "utf8"));
   const stop = async () => {
     process.kill("SIGTERM");
     await within(WAIT_MS_MAX, "the end of `tollgate dev`", ended).catch(() => process.kill("SIGKILL"));
     fs.rmSync(data, { recursive: true, force: true });
   };
-  return { ...ready, stripe_key: kept.stripe_key, webhook_secret: kept.webhook_secret, stop };
+  return { ...ready, stop };
 }
 
 const url = (text) => new URL(text.includes("://") ? text : `http://${text}`);

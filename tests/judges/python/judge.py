@@ -17,7 +17,7 @@ STOP_SECONDS_MAX = 30
 
 @contextlib.contextmanager
 def dev():
-    """`tollgate dev` on free ports with a folder of its own; yields what its ready line says, and the keys that it keeps."""
+    """`tollgate dev` on free ports with a folder of its own; yields what its ready line says."""
     with tempfile.TemporaryDirectory() as data, open(pathlib.Path(data) / "log", "w+") as log:
         process = subprocess.Popen(
             [PROGRAM, "dev", "--ports", "random", "--json-ready", "--data", f"{data}/state"],
@@ -31,8 +31,7 @@ def dev():
             if not line:
                 log.seek(0)
                 raise RuntimeError(f"`tollgate dev` does not get ready:\n{log.read()}")
-            kept = json.loads((pathlib.Path(data) / "state" / "dev.json").read_text())
-            yield {**json.loads(line), **{name: kept[name] for name in ("stripe_key", "webhook_secret")}}
+            yield json.loads(line)
         finally:
             process.terminate()
             try:
