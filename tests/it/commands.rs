@@ -1,0 +1,156 @@
+//! The command line as scripts have it: the built binary, run as a process, and what it says by its output and exit code.
+
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+const TOLLGATE: &str = env!("CARGO_BIN_EXE_tollgate");
+
+/// A `dev` that runs; killed if the test fails before it is told to stop.
+struct Dev {
+    child: Child,
+    output: BufReader<ChildStdout>,
+}
+
+impl Dev {
+    fn start(temporary: &Path, arguments: &[&str]) -> Self {
+        let mut child = tollgate(&["dev", "--ports", "random"])
+            .args(arguments)
+            .env("TMPDIR", temporary)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let output = BufReader::new(child.stdout.take().unwrap());
+        Self { child, output }
+    }
+
+    /// The next line of its output.
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        assert!(self.output.read_line(&mut line).unwrap() > 0, "`dev` ended: {:?}", self.child.try_wait());
+        line.trim_end().to_owned()
+    }
+
+    fn ready(&mut self) -> Value {
+        serde_json::from_str(&self.line()).unwrap()
+    }
+
+    /// Stops it as a user or a supervisor does; the rest of its output, and its exit code.
+    fn stop(mut self, signal: &str) -> (String, Option<i32>) {
+        assert!(
+            Command::new("kill").args([signal, &self.child.id().to_string()]).status().unwrap().success()
+        );
+        let mut rest = String::new();
+        self.output.read_to_string(&mut rest).unwrap();
+        (rest, self.child.wait().unwrap().code())
+    }
+}
+
+impl Drop for Dev {
+    fn drop(&mut self) {
+        // It has ended already, unless the test failed.
+        self.child.kill().ok();
+    }
+}
+
+/// The binary with nothing of the tester's own settings.
+fn tollgate(arguments: &[&str]) -> Command {
+    let mut command = Command::new(TOLLGATE);
+    command.args(arguments).stdin(Stdio::null());
+    for name in ["TOLLGATE_ADDRESS", "TOLLGATE_TOKEN", "TOLLGATE_CONFIG", "TOLLGATE_STRIPE_KEY"] {
+        command.env_remove(name);
+    }
+    command
+}
+
+fn run(arguments: &[&str]) -> Output {
+    tollgate(arguments).output().unwrap()
+}
+
+#[test]
+fn dev_tells_scripts_one_line_of_json_and_keeps_its_state() {
+    let (temporary, data) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let arguments = ["--json-ready", "--data", data.path().to_str().unwrap()];
+    let mut dev = Dev::start(temporary.path(), &arguments);
+    let first = dev.ready();
+    for (key, prefix) in
+        [("webhook", "http://"), ("ops", "http://"), ("stripe", "http://"), ("grpc", "127.0.0.1:")]
+    {
+        assert!(first[key].as_str().unwrap().starts_with(prefix), "{first}");
+    }
+    for (key, prefix) in
+        [("payment_intent", "pi_"), ("customer", "cus_"), ("dispute", "du_"), ("token", "tg_dev_")]
+    {
+        assert!(first[key].as_str().unwrap().starts_with(prefix), "{first}");
+    }
+    assert_eq!(dev.stop("-TERM"), (String::new(), Some(0)));
+
+    let mut dev = Dev::start(temporary.path(), &arguments);
+    let second = dev.ready();
+    for key in ["payment_intent", "customer", "token", "dispute", "webhook_secret", "stripe_key"] {
+        assert_eq!(first[key], second[key]);
+    }
+    let (address, token) = (second["grpc"].as_str().unwrap(), second["token"].as_str().unwrap());
+    let request = format!("{{\"id\": {}}}", second["customer"]);
+    let call = ["call", "CustomerService/GetCustomer", "-d", &request, "--address", address];
+    let answer = tollgate(&call).env("TOLLGATE_TOKEN", token).output().unwrap();
+    assert!(answer.status.success(), "{answer:?}");
+
+    let without_token = run(&call);
+    assert_eq!(without_token.status.code(), Some(77), "{without_token:?}");
+    let refused = ["refunds", "get", "re_none", "--address", address, "--token", token];
+    let refused = run(&refused);
+    assert_eq!(refused.status.code(), Some(66), "{refused:?}");
+    assert!(
+        String::from_utf8_lossy(&refused.stderr).starts_with("error: NOT_FOUND (RESOURCE_NOT_FOUND)"),
+        "{refused:?}"
+    );
+    let in_use =
+        run(&["sandbox", "--listen", second["stripe"].as_str().unwrap().trim_start_matches("http://")]);
+    assert_eq!(in_use.status.code(), Some(71), "{in_use:?}");
+    assert_eq!(dev.stop("-TERM"), (String::new(), Some(0)));
+}
+
+#[test]
+fn dev_takes_its_temporary_folder_with_it() {
+    let temporary = TempDir::new().unwrap();
+    let folders = || std::fs::read_dir(temporary.path()).unwrap().count();
+    let mut dev = Dev::start(temporary.path(), &["--json-ready"]);
+    dev.ready();
+    assert_eq!(folders(), 1);
+    assert_eq!(dev.stop("-INT"), (String::new(), Some(0)));
+    assert_eq!(folders(), 0);
+}
+
+#[test]
+fn exit_codes_tell_scripts_what_went_wrong() {
+    for (arguments, code) in [
+        (&["version"][..], 0),
+        (&["call", "--list"], 0),
+        (&["completions", "bash"], 0),
+        (&["--help"], 0),
+        (&["refund"], 2),
+        (&["call", "RefundService/Nothing", "-d", "{}"], 65),
+        (&["call", "RefundService/GetRefund", "-d", "{\"ids\": 1}"], 65),
+        (&["health", "--address", "127.0.0.1:1"], 69),
+        (&["serve", "--config", "/nowhere/tollgate.toml"], 78),
+    ] {
+        let done = run(arguments);
+        assert_eq!(done.status.code(), Some(code), "{arguments:?}: {done:?}");
+        assert_eq!(done.stdout.is_empty(), code != 0, "{arguments:?}: data goes to standard output only");
+        assert_eq!(done.stderr.is_empty(), code == 0, "{arguments:?}: {done:?}");
+    }
+}
+
+#[test]
+fn a_reader_that_stops_reading_is_no_error() {
+    let mut child =
+        tollgate(&["call", "--list"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let mut said = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    assert_eq!((child.wait().unwrap().code(), said.as_str()), (Some(0), ""));
+}
