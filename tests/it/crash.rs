@@ -47,6 +47,8 @@ const KEPT_500S: usize = 3;
 /// the day after which Stripe may forget keys.
 const STEP: Duration = Duration::from_secs(600);
 const STEPS_MAX: usize = 60;
+const LOOKS_PER_STEP: usize = 20;
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// One run.
 struct Run {
@@ -241,12 +243,14 @@ async fn live(gateway: &mut Gateway, control: &Control, random: &mut Random) {
 
 /// Lets the sandbox send every webhook that it still has.
 async fn deliver_all(control: &Control) {
-    for _ in 0..STEPS_MAX {
+    for look in 0..STEPS_MAX * LOOKS_PER_STEP {
         if control.undelivered() == 0 {
             return;
         }
-        control.advance(STEP);
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        if look % LOOKS_PER_STEP == 0 {
+            control.advance(STEP);
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
     }
     panic!("{} webhooks could not be delivered", control.undelivered());
 }
