@@ -105,8 +105,7 @@ impl Run {
         let folder = TempDir::new().unwrap();
         let sandbox = start_sandbox(self.seed).await;
         let control = sandbox.control();
-        let mut gateway =
-            Gateway::new(self.binary, self.planted, folder.path(), sandbox.address(), &mut random);
+        let mut gateway = Gateway::new(self.binary, self.planted, folder.path(), sandbox.address());
         let url = format!("http://{}/webhooks/stripe", gateway.webhook);
         control.set_webhooks(vec![WebhookTarget { url, secrets: vec![SECRET.to_owned()] }]);
         let stock = stock(&control);

@@ -1,12 +1,15 @@
 //! The gateway as a process of its own: started, killed, started again on the same data and ports. It never outlives the
 //! test.
 
+use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Mutex;
 use std::time::Duration;
 
+use tollgate::domain::clock::{Clock as _, SystemClock};
 use tonic::transport::Endpoint;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
@@ -23,6 +26,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// the gateway is down.
 const PORT_MIN: u64 = 15_000;
 const PORTS: u64 = 15_000;
+/// Ports given to the runs of this process, for good.
+static TAKEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
 
 /// The binary and where it lives.
 pub(super) struct Gateway {
@@ -41,9 +46,8 @@ impl Gateway {
         planted: Option<&'static str>,
         folder: &Path,
         stripe: SocketAddr,
-        random: &mut Random,
     ) -> Self {
-        let [grpc, webhook, ops] = free_ports(random);
+        let [grpc, webhook, ops] = free_ports();
         let text = format!(
             r#"
 data = "{}"
@@ -157,14 +161,20 @@ impl Drop for Gateway {
     }
 }
 
-fn free_ports(random: &mut Random) -> [SocketAddr; 3] {
-    let mut found = Vec::new();
-    while found.len() < 3 {
-        let port = u16::try_from(PORT_MIN + random.below(PORTS)).unwrap();
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        if !found.contains(&address) && TcpListener::bind(address).is_ok() {
-            found.push(address);
+/// Ports that no other run of this process has, whatever its seed: a gateway that comes back must not find another in
+/// its place.
+fn free_ports() -> [SocketAddr; 3] {
+    let now = SystemClock::new().wall().unsigned_abs();
+    let mut random = Random::new(now ^ u64::from(std::process::id()) << 32);
+    let mut taken = TAKEN.lock().unwrap();
+    [(); 3].map(|()| {
+        loop {
+            let port = u16::try_from(PORT_MIN + random.below(PORTS)).unwrap();
+            let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+            if !taken.contains(&port) && TcpListener::bind(address).is_ok() {
+                taken.insert(port);
+                return address;
+            }
         }
-    }
-    found.try_into().unwrap()
+    })
 }
