@@ -7,7 +7,7 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
 use crate::config::Faults;
-use crate::telemetry::names::RPC_STATUS;
+use crate::telemetry::names::rpc_status;
 
 /// Clap's own code for arguments that cannot be understood.
 pub(super) const USAGE: u8 = 2;
@@ -100,10 +100,9 @@ fn of_status(status: &Status) -> u8 {
 
 /// Code, reason and message on the first line, then what the details add.
 fn describe(status: &Status) -> String {
-    let code = usize::try_from(i32::from(status.code())).ok().and_then(|code| RPC_STATUS.get(code));
     let details = status.get_error_details();
     let reason = details.error_info().map(|info| format!(" ({})", info.reason)).unwrap_or_default();
-    let mut lines = vec![format!("{}{reason}: {}", code.unwrap_or(&"UNKNOWN"), status.message())];
+    let mut lines = vec![format!("{}{reason}: {}", rpc_status(status.code().into()), status.message())];
     for violation in details.bad_request().into_iter().flat_map(|bad| &bad.field_violations) {
         lines.push(format!("{}: {}", violation.field, violation.description));
     }

@@ -20,6 +20,7 @@ use super::status;
 use crate::domain::limits::MESSAGE_BYTES_MAX;
 use crate::gateway::{Code, Fault, Reason, Retry};
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::names;
 
 /// Path prefix of the services that need a known caller; health and reflection tell nothing that needs one.
 const CONTRACT: &str = "/tollgate.";
@@ -90,10 +91,15 @@ where
         let answer = self.inner.call(request);
         let answer = async move {
             let response = answer.await?;
+            let response = if is_oversized(response.headers()) {
+                status::of(&too_large()).into_http()
+            } else {
+                response
+            };
             let code = grpc_status(response.headers());
-            Span::current().record("rpc.response.status_code", code);
+            record_status(code);
             metrics.rpc(&path, code, started.elapsed());
-            Ok(if is_oversized(response.headers()) { status::of(&too_large()).into_http() } else { response })
+            Ok(response)
         };
         Box::pin(answer.instrument(span))
     }
@@ -110,9 +116,20 @@ fn server_span(path: &str, headers: &HeaderMap) -> Span {
         rpc.system.name = "grpc",
         rpc.method = method,
         rpc.response.status_code = tracing::field::Empty,
+        error.type = tracing::field::Empty,
+        otel.status_code = tracing::field::Empty,
     );
     crate::telemetry::context::adopt(&span, headers);
     span
+}
+
+/// Ends the current span by the conventions: a caller's mistake is no error of the server.
+fn record_status(code: i32) {
+    let (span, name) = (Span::current(), names::rpc_status(code));
+    span.record("rpc.response.status_code", name);
+    if names::is_server_fault(code) {
+        span.record("error.type", name).record("otel.status_code", "ERROR");
+    }
 }
 
 fn grpc_status(headers: &HeaderMap) -> i32 {

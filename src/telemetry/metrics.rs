@@ -116,14 +116,12 @@ impl Metrics {
     pub fn rpc(&self, path: &str, code: i32, elapsed: Duration) {
         let path = path.strip_prefix('/').unwrap_or(path);
         let method = if self.0.rpc_methods.contains(path) { path } else { OTHER };
-        let status =
-            usize::try_from(code).ok().and_then(|code| names::RPC_STATUS.get(code)).unwrap_or(&OTHER);
         self.0.rpc_duration.record(
             elapsed.as_secs_f64(),
             &[
                 KeyValue::new(names::LABEL_RPC_SYSTEM, "grpc"),
                 KeyValue::new(names::LABEL_RPC_METHOD, method.to_owned()),
-                KeyValue::new(names::LABEL_RPC_STATUS, *status),
+                KeyValue::new(names::LABEL_RPC_STATUS, names::rpc_status(code)),
             ],
         );
     }
@@ -175,7 +173,7 @@ impl Metrics {
     pub fn audit_dropped(&self, total: impl Fn() -> u64 + Send + Sync + 'static) {
         let counter = self.0.meter.u64_observable_counter(names::AUDIT_DROPPED);
         let about = "Audit records of reads that were given up";
-        drop(counter.with_description(about).with_callback(move |seen| seen.observe(total(), &[])).build());
+        counter.with_description(about).with_callback(move |seen| seen.observe(total(), &[])).build();
     }
 
     /// The store failed.

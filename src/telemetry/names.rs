@@ -45,7 +45,7 @@ pub const LABEL_KIND: &str = "tollgate.kind";
 pub const OTHER: &str = "_OTHER";
 
 /// gRPC status names by number (grpc.io/docs/guides/status-codes).
-pub const RPC_STATUS: [&str; 17] = [
+const RPC_STATUS: [&str; 17] = [
     "OK",
     "CANCELLED",
     "UNKNOWN",
@@ -64,6 +64,22 @@ pub const RPC_STATUS: [&str; 17] = [
     "DATA_LOSS",
     "UNAUTHENTICATED",
 ];
+
+/// The name of a gRPC status by its number; [`OTHER`] for a number that is none.
+#[must_use]
+pub fn rpc_status(code: i32) -> &'static str {
+    usize::try_from(code).ok().and_then(|code| RPC_STATUS.get(code)).unwrap_or(&OTHER)
+}
+
+/// Whether a status says that the server failed, rather than that the caller asked for the wrong thing; the line is
+/// that of the RPC conventions.
+#[must_use]
+pub fn is_server_fault(code: i32) -> bool {
+    matches!(
+        rpc_status(code),
+        "UNKNOWN" | "DEADLINE_EXCEEDED" | "UNIMPLEMENTED" | "INTERNAL" | "UNAVAILABLE" | "DATA_LOSS" | OTHER
+    )
+}
 
 /// What the ledger answered from memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -102,6 +102,7 @@ async fn a_call_is_one_trace_with_a_span_for_each_attempt_at_stripe() {
     let [server] = of(SpanKind::Server)[..] else { panic!("not one server span: {traced:#?}") };
     assert_eq!(server.name, "tollgate.v1.CustomerService/CreateCustomer");
     assert_eq!(hex(&server.parent_span_id), CALLER_SPAN);
+    assert_eq!(attributes(&server.attributes)["rpc.response.status_code"], "OK");
 
     let mut attempts = of(SpanKind::Client);
     attempts.sort_by_key(|span| span.start_time_unix_nano);
