@@ -2,7 +2,7 @@
 
 use prost_types::Timestamp;
 
-use super::call::Gateway;
+use super::call::{Done, Gateway};
 use super::context::Context;
 use super::fault::{Code, Fault, Reason, Retry};
 use super::outcome;
@@ -42,10 +42,12 @@ impl Gateway {
         request: &GetOperationRequest,
     ) -> Result<GetOperationResponse, Fault> {
         let mut record = self.plain_record(Phase::Read, context, "tollgate.v1.OperationService/GetOperation");
+        let line = self.line(record.rpc.clone(), context, request.operation.as_ref(), record.id.clone());
         let answer = self.look_up(context, request, &mut record).await;
         record.conclude(answer.as_ref().map_or_else(Fault::reason_name, |_| "succeeded"));
         self.keep(&record);
-        let operation = answer.map_err(|fault| Fault { audit_id: Some(record.id.clone()), ..fault })?;
+        let done = |response| Done { response, replayed: false, attempts: 0, stripe_request_id: None };
+        let operation = self.account_for(&line, answer.map(done))?;
         let call = CallInfo { audit_id: record.id, ..CallInfo::default() };
         Ok(GetOperationResponse { operation: Some(operation), call: Some(call) })
     }

@@ -56,7 +56,7 @@ mod tests {
         let shop = Caller { name: "shop".into(), namespace: "shop".into() };
         let callers = Callers::new([(shop.clone(), SecretString::from("token-of-the-shop"))]);
         assert_eq!(callers.identify(&headers("Bearer token-of-the-shop")), Some(shop.clone()));
-        assert_eq!(callers.identify(&headers("bearer token-of-the-shop")), Some(shop.clone()));
+        assert_eq!(callers.identify(&headers("bearer token-of-the-shop")), Some(shop));
         for wrong in ["Bearer token-of-the-sho", "Bearer ", "Basic token-of-the-shop", "token-of-the-shop"] {
             assert_eq!(callers.identify(&headers(wrong)), None, "{wrong}");
         }

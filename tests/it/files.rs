@@ -12,6 +12,10 @@ use crate::rig::{Rig, operation};
 
 const PDF: &[u8] = b"%PDF-1.4\n1 0 obj<<>>endobj\ntrailer<<>>\n%%EOF";
 
+fn length() -> i64 {
+    PDF.len().try_into().unwrap()
+}
+
 fn header(name: &str) -> Part {
     Part::Header(UploadFileHeader {
         operation: operation("upload", name),
@@ -36,7 +40,7 @@ async fn an_upload_in_chunks_arrives_whole_and_once() {
     let parts = || std::iter::once(header("receipt.pdf")).chain(chunks(PDF, 7)).collect::<Vec<_>>();
     let first = upload(&rig, parts()).await.unwrap();
     let File { id, size, purpose, filename, .. } = first.file.unwrap();
-    assert_eq!((size, purpose), (PDF.len() as i64, FilePurpose::DisputeEvidence.into()));
+    assert_eq!((size, purpose), (length(), FilePurpose::DisputeEvidence.into()));
     assert_eq!(filename.as_deref(), Some("receipt.pdf"));
     let again = upload(&rig, parts()).await.unwrap();
     assert!(again.call.unwrap().replayed);
@@ -54,7 +58,7 @@ async fn an_upload_whose_answer_was_lost_is_resent_with_its_bytes() {
     let status = upload(&rig, parts()).await.unwrap_err();
     assert_eq!(status.get_details_error_info().unwrap().reason, "OUTCOME_UNKNOWN");
     rig.control().clear_faults();
-    assert_eq!(upload(&rig, parts()).await.unwrap().file.unwrap().size, PDF.len() as i64);
+    assert_eq!(upload(&rig, parts()).await.unwrap().file.unwrap().size, length());
 }
 
 #[tokio::test]
