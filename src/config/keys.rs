@@ -172,7 +172,7 @@ pub const KEYS: &[Key] = &[
         path: "telemetry.log",
         variable: "TOLLGATE_LOG",
         shape: Shape::Text,
-        default: "info",
+        default: "info,opentelemetry=warn",
         since: "0.1.0",
         about: "Which log lines are written, such as `info` or `tollgate=debug,warn`.",
     },

@@ -3,38 +3,45 @@
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::sync::Arc;
 
 use serde_json::Value;
 use tempfile::TempDir;
+use tollgate::config::Listen;
+use tollgate::domain::clock::{Clock, SystemClock};
+use tollgate::sandbox::WebhookTarget;
+use tollgate::server;
+
+use crate::rig;
 
 const TOLLGATE: &str = env!("CARGO_BIN_EXE_tollgate");
 
-/// A `dev` that runs; killed if the test fails before it is told to stop.
-struct Dev {
+/// A command that runs; killed if the test fails before it ends.
+struct Running {
     child: Child,
     output: BufReader<ChildStdout>,
 }
 
-impl Dev {
-    fn start(temporary: &Path, arguments: &[&str]) -> Self {
-        let mut child = tollgate(&["dev", "--ports", "random"])
-            .args(arguments)
-            .env("TMPDIR", temporary)
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+impl Running {
+    fn start(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let output = BufReader::new(child.stdout.take().unwrap());
         Self { child, output }
+    }
+
+    fn dev(temporary: &Path, arguments: &[&str]) -> Self {
+        let dev = ["dev", "--ports", "random", "--json-ready"];
+        Self::start(tollgate(&dev).args(arguments).env("TMPDIR", temporary))
     }
 
     /// The next line of its output.
     fn line(&mut self) -> String {
         let mut line = String::new();
-        assert!(self.output.read_line(&mut line).unwrap() > 0, "`dev` ended: {:?}", self.child.try_wait());
+        assert!(self.output.read_line(&mut line).unwrap() > 0, "it ended: {:?}", self.child.try_wait());
         line.trim_end().to_owned()
     }
 
-    fn ready(&mut self) -> Value {
+    fn json(&mut self) -> Value {
         serde_json::from_str(&self.line()).unwrap()
     }
 
@@ -49,7 +56,7 @@ impl Dev {
     }
 }
 
-impl Drop for Dev {
+impl Drop for Running {
     fn drop(&mut self) {
         // It has ended already, unless the test failed.
         self.child.kill().ok();
@@ -73,9 +80,9 @@ fn run(arguments: &[&str]) -> Output {
 #[test]
 fn dev_tells_scripts_one_line_of_json_and_keeps_its_state() {
     let (temporary, data) = (TempDir::new().unwrap(), TempDir::new().unwrap());
-    let arguments = ["--json-ready", "--data", data.path().to_str().unwrap()];
-    let mut dev = Dev::start(temporary.path(), &arguments);
-    let first = dev.ready();
+    let arguments = ["--data", data.path().to_str().unwrap()];
+    let mut dev = Running::dev(temporary.path(), &arguments);
+    let first = dev.json();
     for (key, prefix) in
         [("webhook", "http://"), ("ops", "http://"), ("stripe", "http://"), ("grpc", "127.0.0.1:")]
     {
@@ -88,8 +95,8 @@ fn dev_tells_scripts_one_line_of_json_and_keeps_its_state() {
     }
     assert_eq!(dev.stop("-TERM"), (String::new(), Some(0)));
 
-    let mut dev = Dev::start(temporary.path(), &arguments);
-    let second = dev.ready();
+    let mut dev = Running::dev(temporary.path(), &arguments);
+    let second = dev.json();
     for key in ["payment_intent", "customer", "token", "dispute", "webhook_secret", "stripe_key"] {
         assert_eq!(first[key], second[key]);
     }
@@ -118,11 +125,41 @@ fn dev_tells_scripts_one_line_of_json_and_keeps_its_state() {
 fn dev_takes_its_temporary_folder_with_it() {
     let temporary = TempDir::new().unwrap();
     let folders = || std::fs::read_dir(temporary.path()).unwrap().count();
-    let mut dev = Dev::start(temporary.path(), &["--json-ready"]);
-    dev.ready();
+    let mut dev = Running::dev(temporary.path(), &[]);
+    dev.json();
     assert_eq!(folders(), 1);
     assert_eq!(dev.stop("-INT"), (String::new(), Some(0)));
     assert_eq!(folders(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tail_goes_on_where_it_was_when_the_gateway_comes_back() {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let data = TempDir::new().unwrap();
+    let sandbox = rig::sandbox(Arc::clone(&clock)).await;
+    let mut config = rig::config(sandbox.address(), &data);
+    let gateway = server::start(config.clone(), Arc::clone(&clock)).await.unwrap();
+    // The second gateway takes over the first one's places, as after a restart.
+    config.listen = Listen { grpc: gateway.grpc, webhook: gateway.webhook, ops: gateway.ops };
+    let url = format!("http://{}/webhooks/stripe", gateway.webhook);
+    let target = WebhookTarget { url, secrets: vec![rig::SECRET.to_owned()] };
+    sandbox.control().set_webhooks(vec![target]);
+
+    let address = gateway.grpc.to_string();
+    let arguments =
+        ["events", "tail", "--from", "earliest", "--types", "customer.*", "--limit", "2", "-o", "jsonl"];
+    let mut tail = Running::start(tollgate(&arguments).args(["--address", &address, "--token", rig::TOKEN]));
+    sandbox.control().trigger("customer.created").unwrap();
+    let (first, mut tail) = tokio::task::spawn_blocking(move || (tail.json(), tail)).await.unwrap();
+    gateway.stop().await;
+    let gateway = server::start(config, clock).await.unwrap();
+    sandbox.control().trigger("customer.created").unwrap();
+    let (second, ended) =
+        tokio::task::spawn_blocking(move || (tail.json(), tail.child.wait().unwrap().code())).await.unwrap();
+    assert_eq!((&first["position"], &second["position"]), (&1.into(), &2.into()), "{first} {second}");
+    assert_ne!(first["id"], second["id"]);
+    assert_eq!(ended, Some(0));
+    gateway.stop().await;
 }
 
 #[test]
