@@ -81,7 +81,7 @@ where
         request.extensions_mut().insert(deadline);
         if path.starts_with(CONTRACT) {
             let Some(caller) = self.callers.identify(request.headers()) else {
-                span.in_scope(|| tracing::warn!(target: "tollgate::call", rpc = path, code = "UNAUTHENTICATED", "refused"));
+                span.in_scope(|| tracing::debug!(target: "tollgate::call", rpc = path, code = "UNAUTHENTICATED", "refused"));
                 let refusal = status::of(&unauthenticated());
                 metrics.rpc(&path, refusal.code().into(), started.elapsed());
                 return Box::pin(async { Ok(refusal.into_http()) });
