@@ -125,6 +125,39 @@ fn the_commands_that_dev_prints_work() {
     }
 }
 
+/// Method: the README's block for real keys, with its folders moved to a temporary one and Stripe to a sandbox.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_readme_s_way_to_serve_works() {
+    let document = include_str!("../../README.md");
+    let block = document.split("```sh\n").filter_map(|rest| rest.split("```").next());
+    let block = block.into_iter().find(|block| block.contains("tollgate serve")).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("stripe-key"), crate::rig::KEY).unwrap();
+    std::fs::write(folder.path().join("webhook"), crate::rig::SECRET).unwrap();
+    let here = folder.path().display().to_string();
+    let script = block.replace("/run/secrets", &here).replace("/var/lib", &here);
+    assert_eq!(script.matches(&here).count(), 3, "{block}");
+    let sandbox = crate::rig::sandbox(std::sync::Arc::new(tollgate::domain::clock::SystemClock::new())).await;
+    let stripe = format!("http://{}", sandbox.address());
+    let folder_of_program = Path::new(PROGRAM).parent().unwrap().display().to_string();
+    let mut process = Command::new("sh")
+        .args(["-euc", &script])
+        .env_clear()
+        .env("PATH", format!("{folder_of_program}:/usr/bin:/bin"))
+        .env("TOLLGATE_STRIPE_API_BASE", &stripe)
+        .env("TOLLGATE_STRIPE_FILES_BASE", &stripe)
+        .envs(["GRPC", "WEBHOOK", "OPS"].map(|port| (format!("TOLLGATE_LISTEN_{port}"), "127.0.0.1:0")))
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let log = BufReader::new(process.stderr.take().unwrap());
+    let (told, lines) = mpsc::channel();
+    std::thread::spawn(move || log.lines().map_while(Result::ok).try_for_each(|line| told.send(line)));
+    while !lines.recv_timeout(START).expect("it gets ready").contains("\"ready\"") {}
+    assert!(Command::new("kill").arg(process.id().to_string()).status().unwrap().success());
+    assert!(process.wait().unwrap().success());
+}
+
 /// Method: the same document with one broken command.
 #[test]
 fn a_command_that_fails_is_noticed() {
