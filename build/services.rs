@@ -54,14 +54,14 @@ fn router(contract: &Contract) -> String {
         .map(|service| {
             let (name, module) = (&service.name, snake(&service.name));
             format!(
-                "    routes.add_service({module}_server::{name}Server::new(api.clone()).max_decoding_message_size(message_bytes_max));\n"
+                "    routes.add_service({module}_server::{name}Server::new(api.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX).max_encoding_message_size(RESPONSE_BYTES_MAX));\n"
             )
         })
         .collect();
     let names: Vec<String> =
         contract.services.iter().map(|service| format!("\"tollgate.v1.{}\"", service.name)).collect();
     format!(
-        "/// Full names of the contract's services.\npub const SERVICES: &[&str] = &[{}];\n\n/// Adds every service of the contract.\npub fn add_services(routes: &mut tonic::service::RoutesBuilder, api: &Api, message_bytes_max: usize) {{\n{added}}}\n",
+        "/// Full names of the contract's services.\npub const SERVICES: &[&str] = &[{}];\n\n/// Adds every service of the contract.\npub fn add_services(routes: &mut tonic::service::RoutesBuilder, api: &Api) {{\n{added}}}\n",
         names.join(", ")
     )
 }

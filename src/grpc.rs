@@ -25,6 +25,7 @@ pub use generated::{SERVICES, add_services};
 )]
 mod generated {
     use super::{Api, by_hand};
+    use crate::domain::limits::{MESSAGE_BYTES_MAX, RESPONSE_BYTES_MAX};
 
     include!(concat!(env!("OUT_DIR"), "/services.rs"));
 }

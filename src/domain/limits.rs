@@ -78,8 +78,9 @@ pub const WEBHOOK_BODY_BYTES_MAX: usize = 1 << 20;
 pub const WEBHOOK_BODY_MS_MAX: u64 = 10_000;
 /// Webhook deliveries that are received at once; bounds the memory that strangers can occupy.
 pub const WEBHOOKS_AT_ONCE_MAX: usize = 256;
-/// Largest request message, in bytes; an upload sends its file in many messages.
-pub const MESSAGE_BYTES_MAX: usize = 256 * 1024;
+/// Largest request message, in bytes: the 150,000 characters of a dispute's evidence fit in any script; an upload sends
+/// its file in many messages.
+pub const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
 /// Largest response message, in bytes.
 pub const RESPONSE_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Open gRPC connections; what is beyond it waits in the kernel's queue.

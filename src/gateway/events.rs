@@ -22,8 +22,8 @@ use crate::domain::limits::{PAGE_ITEMS_DEFAULT, PAGE_ITEMS_MAX};
 use crate::events::{Error, Filter, Item, Query, Start, Subscription};
 use crate::proto::v1::subscribe_request::Start as Wanted;
 use crate::proto::v1::{
-    EventPreset, GetEventRequest, GetEventResponse, ListEventsRequest, ListEventsResponse, SubscribeRequest,
-    SubscribeResponse, TimeRange,
+    CallInfo, EventPreset, GetEventRequest, GetEventResponse, ListEventsRequest, ListEventsResponse,
+    SubscribeRequest, SubscribeResponse, TimeRange,
 };
 
 const SUBSCRIBE: &str = "tollgate.v1.EventService/Subscribe";
@@ -48,11 +48,11 @@ impl Gateway {
         request: &SubscribeRequest,
     ) -> Result<Subscription, Fault> {
         let params = asked(&request.types, request.presets());
-        self.read_own(context, SUBSCRIBE, params, async {
+        let open = async {
             let (start, filter) = self.question(request)?;
             self.feed.subscribe(start, filter).await.map_err(|error| fault(&error))
-        })
-        .await
+        };
+        Ok(self.read_own(context, SUBSCRIBE, params, open).await?.0)
     }
 
     /// The next message of a stream.
@@ -77,7 +77,8 @@ impl Gateway {
         request: &ListEventsRequest,
     ) -> Result<ListEventsResponse, Fault> {
         let params = asked(&request.types, request.presets());
-        self.read_own(context, LIST, params, self.page(request)).await
+        let (page, call) = self.read_own(context, LIST, params, self.page(request)).await?;
+        Ok(ListEventsResponse { call: Some(call), ..page })
     }
 
     /// Reads one event.
@@ -91,23 +92,23 @@ impl Gateway {
     ) -> Result<GetEventResponse, Fault> {
         let mut params = Params::default();
         params.push("id", request.id.as_str(), Sensitivity::Public);
-        self.read_own(context, GET, params, async {
+        let read = async {
             self.check(&request.account, Violations::of(request).into_vec())?;
             let found = self.feed.get(DEFAULT, &request.id).await.map_err(|error| fault(&error))?;
-            let stored = found.ok_or_else(|| not_found(&request.id))?;
-            Ok(GetEventResponse { event: Some(message::event(stored, &self.feed)) })
-        })
-        .await
+            found.ok_or_else(|| not_found(&request.id))
+        };
+        let (stored, call) = self.read_own(context, GET, params, read).await?;
+        Ok(GetEventResponse { event: Some(message::event(stored, &self.feed)), call: Some(call) })
     }
 
-    /// Carries out a read of the gateway's own, with its audit record and its log line.
+    /// Carries out a read of the gateway's own, with its audit record and its log line, and tells about the call.
     async fn read_own<R>(
         &self,
         context: &Context,
         rpc: &str,
         params: Params,
         read: impl Future<Output = Result<R, Fault>>,
-    ) -> Result<R, Fault> {
+    ) -> Result<(R, CallInfo), Fault> {
         let mut record = self.plain_record(Phase::Read, context, rpc);
         let line = self.line(rpc.to_owned(), context, None, record.id.clone());
         let answer = read.await;
@@ -116,7 +117,8 @@ impl Gateway {
         record.conclude(answer.as_ref().map_or_else(Fault::reason_name, |_| "succeeded"));
         self.keep(&record);
         let done = |response| Done { response, replayed: false, attempts: 0, stripe_request_id: None };
-        self.account_for(&line, answer.map(done))
+        let response = self.account_for(&line, answer.map(done))?;
+        Ok((response, CallInfo { audit_id: record.id, ..CallInfo::default() }))
     }
 
     async fn page(&self, request: &ListEventsRequest) -> Result<ListEventsResponse, Fault> {
@@ -144,6 +146,7 @@ impl Gateway {
         Ok(ListEventsResponse {
             events: page.events.into_iter().map(|stored| message::event(stored, &self.feed)).collect(),
             next_page_token: page.next.map(|before| binding.seal(&before.to_string())).unwrap_or_default(),
+            call: None,
         })
     }
 

@@ -10,7 +10,7 @@ use super::status;
 use crate::contract::{Method, Received};
 use crate::domain::caller::Caller;
 use crate::domain::drain::Drain;
-use crate::gateway::{Code, Context, Fault, Gateway, Reason};
+use crate::gateway::{Code, Context, Fault, Gateway, Reason, Retry};
 
 /// The server behind every service; cheap to clone.
 #[derive(Clone, Debug)]
@@ -57,5 +57,5 @@ pub fn context<T>(request: &Request<T>) -> Result<Context, Status> {
 pub fn unauthenticated() -> Fault {
     let message =
         "no known credential; send the header `authorization: Bearer TOKEN` with a token of this gateway";
-    Fault::new(Code::Unauthenticated, Reason::Unauthenticated, message)
+    Fault::new(Code::Unauthenticated, Reason::Unauthenticated, message).retry(Retry::Never)
 }

@@ -91,10 +91,9 @@ where
         let answer = self.inner.call(request);
         let answer = async move {
             let response = answer.await?;
-            let response = if is_oversized(response.headers()) {
-                status::of(&too_large()).into_http()
-            } else {
-                response
+            let response = match refusal(response.headers(), &path) {
+                Some(fault) => status::of(&fault).into_http(),
+                None => response,
             };
             let code = grpc_status(response.headers());
             record_status(code);
@@ -136,11 +135,19 @@ fn grpc_status(headers: &HeaderMap) -> i32 {
     headers.get("grpc-status").and_then(|value| value.to_str().ok()?.parse().ok()).unwrap_or_default()
 }
 
-/// Whether the transport refused the message for its size, which it does before our codec sees it.
-fn is_oversized(headers: &HeaderMap) -> bool {
+/// What the transport refused by itself, before any code of ours saw the message.
+fn refusal(headers: &HeaderMap, path: &str) -> Option<Fault> {
     let message = headers.get("grpc-message").and_then(|value| value.to_str().ok()).unwrap_or_default();
-    grpc_status(headers) == i32::from(tonic::Code::OutOfRange)
-        && message.contains("message%20length%20too%20large")
+    match tonic::Code::from(grpc_status(headers)) {
+        tonic::Code::OutOfRange if message.contains("message%20length%20too%20large") => Some(too_large()),
+        tonic::Code::Unimplemented if message.is_empty() => Some(unimplemented(path)),
+        _ => None,
+    }
+}
+
+fn unimplemented(path: &str) -> Fault {
+    let message = format!("the gateway has no method `{}`", path.trim_start_matches('/'));
+    Fault::new(Code::Unimplemented, Reason::Unimplemented, message).retry(Retry::Never)
 }
 
 fn too_large() -> Fault {

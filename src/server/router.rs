@@ -8,7 +8,6 @@ use tonic_health::server::HealthReporter;
 
 use super::Error;
 use crate::domain::drain::Drain;
-use crate::domain::limits::MESSAGE_BYTES_MAX;
 use crate::grpc::access::Callers;
 use crate::grpc::layer::DoorLayer;
 use crate::grpc::{Api, SERVICES, add_services};
@@ -26,7 +25,7 @@ pub(super) async fn grpc(
     drain: Drain,
 ) -> Result<axum::Router, Error> {
     let mut routes = RoutesBuilder::default();
-    add_services(&mut routes, &api, MESSAGE_BYTES_MAX);
+    add_services(&mut routes, &api);
     let (reporter, health) = tonic_health::server::health_reporter();
     for service in SERVICES {
         reporter.set_service_status(*service, ServingStatus::Serving).await;

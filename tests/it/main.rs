@@ -17,6 +17,7 @@ mod events;
 mod files;
 mod golden;
 mod layers;
+mod log;
 mod readme;
 mod refunds;
 mod rig;

@@ -134,9 +134,10 @@ async fn the_readme_s_way_to_serve_works() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("stripe-key"), crate::rig::KEY).unwrap();
     std::fs::write(folder.path().join("webhook"), crate::rig::SECRET).unwrap();
+    std::fs::write(folder.path().join("caller-token"), crate::rig::TOKEN).unwrap();
     let here = folder.path().display().to_string();
     let script = block.replace("/run/secrets", &here).replace("/var/lib", &here);
-    assert_eq!(script.matches(&here).count(), 3, "{block}");
+    assert_eq!(script.matches(&here).count(), 4, "{block}");
     let sandbox = crate::rig::sandbox(std::sync::Arc::new(tollgate::domain::clock::SystemClock::new())).await;
     let stripe = format!("http://{}", sandbox.address());
     let folder_of_program = Path::new(PROGRAM).parent().unwrap().display().to_string();
@@ -153,7 +154,15 @@ async fn the_readme_s_way_to_serve_works() {
     let log = BufReader::new(process.stderr.take().unwrap());
     let (told, lines) = mpsc::channel();
     std::thread::spawn(move || log.lines().map_while(Result::ok).try_for_each(|line| told.send(line)));
-    while !lines.recv_timeout(START).expect("it gets ready").contains("\"ready\"") {}
+    let ready = std::iter::from_fn(|| lines.recv_timeout(START).ok()).find(|line| line.contains("\"ready\""));
+    let ready: serde_json::Value = serde_json::from_str(&ready.expect("it gets ready")).unwrap();
+    let text = ready.to_string();
+    let grpc = text.split("\"grpc\":\"").nth(1).unwrap().split('"').next().unwrap();
+    let channel = crate::rig::connect(grpc.parse().unwrap()).await;
+    let wire =
+        tonic::service::interceptor::InterceptedService::new(channel, crate::rig::Token(crate::rig::TOKEN));
+    let mut balance = tollgate::proto::v1::balance_service_client::BalanceServiceClient::new(wire);
+    balance.get_balance(tollgate::proto::v1::GetBalanceRequest::default()).await.unwrap();
     assert!(Command::new("kill").arg(process.id().to_string()).status().unwrap().success());
     assert!(process.wait().unwrap().success());
 }

@@ -91,18 +91,30 @@ async fn an_answer_that_is_not_stripes_fails_a_read_clearly() {
     }
 }
 
+/// Method: plain HTTP/2, since a gRPC client would end the call by its own clock.
 #[tokio::test]
 async fn a_deadline_ends_the_wait_and_not_the_change() {
     let rig = Rig::start().await;
     let payment = rig.payment(2000).await;
     fault(&rig, "latency_after:POST:/v1/refunds:ms=1200,times=1");
-    let mut refunds = RefundServiceClient::new(rig.wire());
-    let mut request = Request::new(refund(&payment));
-    request.set_timeout(Duration::from_millis(300));
-    let status = refunds.create_refund(request).await.unwrap_err();
-    // The client's own clock may be the first to say so.
-    assert!([Code::DeadlineExceeded, Code::Cancelled].contains(&status.code()), "{status:?}");
+    let message = refund(&payment).encode_to_vec();
+    let mut body = vec![0];
+    body.extend(u32::try_from(message.len()).unwrap().to_be_bytes());
+    body.extend(message);
+    let client = reqwest::Client::builder().no_proxy().http2_prior_knowledge().build().unwrap();
+    let answer = client
+        .post(format!("http://{}/tollgate.v1.RefundService/CreateRefund", rig.gateway.grpc))
+        .bearer_auth(crate::rig::TOKEN)
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .header("grpc-timeout", "300m")
+        .body(body)
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(answer.headers()["grpc-status"], "4", "DEADLINE_EXCEEDED: {answer:?}");
     until(async || (state(&rig).await == OperationState::Succeeded).then_some(())).await;
+    let mut refunds = RefundServiceClient::new(rig.wire());
     let again = refunds.create_refund(refund(&payment)).await.unwrap().into_inner();
     assert!(again.call.unwrap().replayed);
     assert_eq!(rig.refunds_made(), 1);
@@ -170,14 +182,33 @@ async fn a_change_that_says_something_unknown_is_refused() {
 }
 
 #[tokio::test]
+async fn a_method_that_does_not_exist_is_named() {
+    let rig = Rig::start().await;
+    for path in ["/tollgate.v1.RefundService/Nope", "/tollgate.v1.NopeService/Nope", "/other.Nope/Nope"] {
+        let mut wire = tonic::client::Grpc::new(rig.wire());
+        wire.ready().await.unwrap();
+        let codec = tonic_prost::ProstCodec::<LaterRequest, CreateRefundResponse>::default();
+        let path = http::uri::PathAndQuery::from_static(path);
+        let status =
+            wire.unary(Request::new(LaterRequest::default()), path.clone(), codec).await.unwrap_err();
+        assert_eq!(
+            (status.code(), reason(&status).as_str()),
+            (Code::Unimplemented, "UNIMPLEMENTED"),
+            "{path}"
+        );
+        assert!(status.message().contains(path.as_str().trim_start_matches('/')), "{status:?}");
+    }
+}
+
+#[tokio::test]
 async fn an_oversized_message_is_refused_with_the_limit() {
     let rig = Rig::start().await;
     let request = CreateCustomerRequest {
         operation: operation("trouble", ""),
-        description: Some("x".repeat(300 * 1024)),
+        description: Some("x".repeat(1100 * 1024)),
         ..Default::default()
     };
     let status = CustomerServiceClient::new(rig.wire()).create_customer(request).await.unwrap_err();
     assert_eq!((status.code(), reason(&status).as_str()), (Code::InvalidArgument, "MESSAGE_TOO_LARGE"));
-    assert_eq!(status.get_details_error_info().unwrap().metadata["bytes_max"], "262144");
+    assert_eq!(status.get_details_error_info().unwrap().metadata["bytes_max"], "1048576");
 }
