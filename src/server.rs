@@ -9,9 +9,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{RwLock, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+
+use accept::Protocol;
 
 use crate::audit::Auditor;
 use crate::config::Config;
@@ -36,6 +38,8 @@ const ACCOUNT_WAIT: Duration = Duration::from_secs(10);
 const DRAIN_GRACE: Duration = Duration::from_secs(85);
 /// Under which name the key of the hashes of personal values and parameters is kept in the store.
 const HASH_KEY: &str = "hash_key";
+/// How long webhooks and probes that were accepted may take to finish at the end.
+const HTTP_GRACE: Duration = Duration::from_secs(10);
 /// Under which name the account's id is pinned in the store.
 const PINNED_ACCOUNT: &str = "account";
 
@@ -98,6 +102,7 @@ pub struct Running {
     trigger: Trigger,
     readiness: ops::Readiness,
     tasks: JoinSet<()>,
+    open_changes: Arc<RwLock<()>>,
 }
 
 /// Starts a gateway. All sockets are bound before anything else happens.
@@ -119,6 +124,7 @@ pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Running, Err
     let feed = Feed::new(store.clone(), Arc::clone(&clock), config.feed.checkpoint_interval);
     let key = HashKey::new(store.secret(HASH_KEY).await?);
     let auditor = Auditor::new(store.clone(), Arc::clone(&clock), key.clone())?;
+    let open_changes = Arc::default();
     let gateway = Gateway {
         ledger: Ledger::new(store.clone(), Arc::clone(&clock), key),
         stripe: client,
@@ -127,17 +133,18 @@ pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Running, Err
         clock: Arc::clone(&clock),
         account: account.clone(),
         metrics: metrics.clone(),
+        open_changes: Arc::clone(&open_changes),
     };
     let (trigger, drain) = Drain::channel();
     let readiness = ops::Readiness::default();
     let api = Api { gateway: Arc::new(gateway), drain: drain.clone() };
     let router = router::grpc(api, callers(&config), metrics.clone(), drain.clone()).await?;
     let mut tasks = JoinSet::new();
-    tasks.spawn(accept::serve(grpc, router, drain.clone(), DRAIN_GRACE));
+    tasks.spawn(accept::serve(grpc, Protocol::Http2, router, drain.clone(), DRAIN_GRACE));
     let hooks_router = webhook::router(webhook_options(&config, feed, clock, metrics.clone()));
-    tasks.spawn(serve_http(hooks, hooks_router, drain.clone()));
+    tasks.spawn(accept::serve(hooks, Protocol::Http1, hooks_router, drain.clone(), HTTP_GRACE));
     let ops_router = ops::router(metrics, readiness.clone());
-    tasks.spawn(serve_http(operations, ops_router, drain));
+    tasks.spawn(accept::serve(operations, Protocol::Http1, ops_router, drain, HTTP_GRACE));
     readiness.set_ready(true);
     Ok(Running {
         grpc: grpc_address,
@@ -148,6 +155,7 @@ pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Running, Err
         trigger,
         readiness,
         tasks,
+        open_changes,
     })
 }
 
@@ -157,6 +165,10 @@ impl Running {
         self.readiness.set_ready(false);
         self.trigger.begin();
         while self.tasks.join_next().await.is_some() {}
+        // A change whose caller has gone is still to be put on record.
+        if tokio::time::timeout(DRAIN_GRACE, self.open_changes.write()).await.is_err() {
+            tracing::warn!("a change was cut at the end of the grace period; its outcome is unknown");
+        }
         self.store.close().await;
     }
 }
@@ -191,11 +203,11 @@ async fn account(client: &Client, store: &Store) -> Result<Account, Error> {
             found
         }
         (Ok(id), Some(_)) => id,
-        (Err(error), Some(pinned)) => {
+        (Err(error @ AccountError::NoAnswer(_)), Some(pinned)) => {
             tracing::warn!(%error, account = pinned, "Stripe did not name the account; the pinned one is used");
             pinned
         }
-        (Err(error), None) => return Err(error.into()),
+        (Err(error), _) => return Err(error.into()),
     };
     let alias = "default".to_owned();
     Ok(Account { alias, id, mode: client.mode(), header: AccountHeader::None })
@@ -213,11 +225,4 @@ fn webhook_options(config: &Config, feed: Feed, clock: Arc<dyn Clock>, metrics: 
     // The sender lives as long as nobody swaps secrets, which is for ever in this form.
     let (_, endpoints) = watch::channel(Arc::new(BTreeMap::from([(String::new(), endpoint)])));
     webhook::Options { feed, endpoints, livemode: config.mode == Mode::Live, clock, metrics }
-}
-
-async fn serve_http(listener: TcpListener, router: axum::Router, drain: Drain) {
-    let serving = axum::serve(listener, router).with_graceful_shutdown(async move { drain.begun().await });
-    if let Err(error) = serving.await {
-        tracing::error!(%error, "an HTTP listener ended");
-    }
 }

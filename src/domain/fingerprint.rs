@@ -99,8 +99,9 @@ fn top_level(name: &str) -> &str {
     name.split_once('[').map_or(name, |(top, _)| top)
 }
 
-/// The fields that stand in the path, by the template's segments.
-fn path_values<'a>(template: &'a str, path: &'a str) -> Vec<(&'a str, &'a str)> {
+/// The fields that stand in the path, by the template's segments: names and values.
+#[must_use]
+pub fn path_values<'a>(template: &'a str, path: &'a str) -> Vec<(&'a str, &'a str)> {
     if template.split('/').count() != path.split('/').count() {
         return vec![(WHOLE_PATH, path)];
     }

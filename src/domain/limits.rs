@@ -95,3 +95,5 @@ pub const HEADER_LIST_BYTES_MAX: u32 = 16 * 1024;
 pub const DISPUTE_EVIDENCE_BYTES_MAX: usize = 5 * 1024 * 1024;
 /// Largest file for any other purpose, in bytes; Stripe's own limits per purpose are smaller.
 pub const UPLOAD_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// How far the order of the log and the times of receipt may disagree, in milliseconds.
+pub const EVENT_DISORDER_MS_MAX: i64 = 60_000;

@@ -9,6 +9,7 @@ use super::listing::{self, Page, Query};
 use super::subscription::Subscription;
 use crate::domain::clock::{Clock, UnixMillis};
 use crate::domain::cursor::Cursor;
+use crate::domain::limits::EVENT_DISORDER_MS_MAX;
 use crate::proto::v1::EventSource;
 use crate::store::{self, Appended, Batch, NewEvent, Store, StoredEvent};
 
@@ -102,10 +103,16 @@ impl Feed {
     pub async fn subscribe(&self, start: Start, filter: Filter) -> Result<Subscription, Error> {
         let head = self.store.events_head();
         let now = *head.borrow();
+        let mut since_ms = UnixMillis::MIN;
         let position = match start {
             Start::Latest => now,
             Start::Earliest => self.floor().await?,
-            Start::At(instant) => self.store.event_position_at(instant).await?.saturating_sub(1),
+            Start::At(instant) => {
+                since_ms = instant;
+                // Deliveries that come at once may be stored in another order than they were received in.
+                let early = instant.saturating_sub(EVENT_DISORDER_MS_MAX);
+                self.store.event_position_at(early).await?.saturating_sub(1)
+            }
             Start::After(cursor) => {
                 let floor = self.floor().await?;
                 let oldest = self.cursor(floor);
@@ -118,7 +125,7 @@ impl Feed {
                 cursor.position
             }
         };
-        Ok(Subscription::new(self.clone(), filter, position, head, self.checkpoint_every))
+        Ok(Subscription::new(self.clone(), (filter, since_ms), position, head, self.checkpoint_every))
     }
 
     /// Reads a page of events, the latest arrival first.

@@ -19,6 +19,8 @@ use crate::store::{self, StoredEvent};
 pub struct Subscription {
     feed: Feed,
     filter: Filter,
+    /// Events that were received before this do not match.
+    since_ms: UnixMillis,
     /// Everything up to here has been handed out or did not match.
     position: u64,
     /// What comes next, read ahead; begins right behind `position`.
@@ -55,14 +57,14 @@ pub struct Checkpoint {
 impl Subscription {
     pub(super) fn new(
         feed: Feed,
-        filter: Filter,
+        (filter, since_ms): (Filter, UnixMillis),
         position: u64,
         head: watch::Receiver<u64>,
         checkpoint_every: Duration,
     ) -> Self {
         let checkpoint_due = Instant::now() + checkpoint_every;
         let ahead = VecDeque::new();
-        Self { feed, filter, position, ahead, head, behind: true, checkpoint_every, checkpoint_due }
+        Self { feed, filter, since_ms, position, ahead, head, behind: true, checkpoint_every, checkpoint_due }
     }
 
     /// Where the reader is: what has been handed out lies at or before it.
@@ -101,7 +103,8 @@ impl Subscription {
     fn next_match(&mut self) -> Option<StoredEvent> {
         while let Some(stored) = self.ahead.pop_front() {
             self.position = stored.position;
-            if self.filter.matches(&stored.event.account, &stored.event.kind) {
+            let event = &stored.event;
+            if event.received_ms >= self.since_ms && self.filter.matches(&event.account, &event.kind) {
                 return Some(stored);
             }
         }
@@ -119,7 +122,8 @@ impl Subscription {
             let oldest = self.feed.cursor(self.feed.floor().await?);
             return Err(Error::Expired { oldest });
         }
-        self.behind |= batch.len() >= EVENT_BATCH_EVENTS_MAX;
+        // A batch that does not reach the head was cut for its size.
+        self.behind |= batch.last().is_some_and(|last| last.position < *self.head.borrow());
         self.ahead = batch.into();
         Ok(())
     }

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::RwLock;
+
 use super::context::{Account, Context};
 use super::fault::Fault;
 use crate::audit::{Auditor, Phase};
@@ -30,6 +32,8 @@ pub struct Gateway {
     pub account: Account,
     /// Counts.
     pub metrics: Metrics,
+    /// Held for reading by every change that is under way, so that the end can wait for all of them.
+    pub open_changes: Arc<RwLock<()>>,
 }
 
 /// A call that was answered.

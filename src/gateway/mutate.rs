@@ -40,10 +40,14 @@ impl Gateway {
         let line =
             self.line(M::SPEC.full_name(), &context, M::local(&received.message).operation, audit.id.clone());
         let gateway = Arc::clone(&self);
+        let open = Arc::clone(&self.open_changes).read_owned().await;
         // A task of its own: when the caller leaves or its deadline passes, the wait ends and not the change.
-        let task = tokio::spawn(
-            async move { gateway.to_the_end::<M>(&context, &received, build, audit).await }.in_current_span(),
-        );
+        let change = async move {
+            let answer = gateway.to_the_end::<M>(&context, &received, build, audit).await;
+            drop(open);
+            answer
+        };
+        let task = tokio::spawn(change.in_current_span());
         let answer = match deadline {
             Some(deadline) => {
                 timeout_at(deadline, task).await.unwrap_or_else(|_| Ok(Err(refusal::deadline())))
@@ -101,7 +105,7 @@ impl Gateway {
         asked: Asked<'_>,
         mut audit: audit::Record,
     ) -> Result<Effected, Fault> {
-        audit.params = self.auditor.params(asked.params);
+        audit.params = self.params(&asked.outgoing.template, &asked.outgoing.path, asked.params);
         let body = asked.outgoing.body.clone();
         let started = self.clock.monotonic();
         let spec = asked.spec;
@@ -114,8 +118,10 @@ impl Gateway {
             Begun::Unresolved(why) => return Err(outcome::unresolved(why)),
         };
         outcome::restore_upload(&mut ticket.outgoing, body);
-        let sent = self.stripe.send(&ticket.outgoing, context.deadline).await;
-        let attempts = i32::try_from(sent.attempts.len()).unwrap_or(i32::MAX);
+        let send_before_ms = ticket.send_before_ms();
+        let allowed = || self.clock.wall() < send_before_ms;
+        let sent = self.stripe.send_while(&ticket.outgoing, context.deadline, allowed).await;
+        let attempts = sent.requests();
         let mut closing = self.record(Phase::Outcome, context, spec);
         closing.latency_ms = Some(self.millis_since(started));
         let settled = self.ledger.settle(*ticket, &sent.attempts, closing).await;
@@ -154,10 +160,17 @@ impl Gateway {
 fn respond<M: Method>(effected: Effected, audit_id: String) -> Result<Done<M::Response>, Fault> {
     let Effected { success, replayed, attempts } = effected;
     let answer = || Answer { request_id: success.request_id.clone(), ..Answer::default() };
-    // What the ledger keeps as a success was readable when it came.
+    let object_id = success.object_id.clone().unwrap_or_default();
+    // The change took effect; a caller who took this for a failure would make it twice.
+    let unread = |error: &Undecodable| {
+        let mut fault =
+            undecodable(error, &answer()).with("took_effect", "true").with("object_id", &object_id);
+        fault.message = format!("the change took effect, but {}; do not make it again", fault.message);
+        fault
+    };
     let json: Value = serde_json::from_str(&success.json).map_err(|_| {
         let found = "not JSON";
-        undecodable(&Undecodable { path: String::new(), expected: "an object", found }, &answer())
+        unread(&Undecodable { path: String::new(), expected: "an object", found })
     })?;
     let stripe_request_id = success.request_id.clone();
     let call = CallInfo {
@@ -167,6 +180,6 @@ fn respond<M: Method>(effected: Effected, audit_id: String) -> Result<Done<M::Re
         attempts,
     };
     let reply = Reply { json: Some(&json), call, ..Reply::default() };
-    let response = M::respond(reply).map_err(|error| undecodable(&error, &answer()))?;
+    let response = M::respond(reply).map_err(|error| unread(&error))?;
     Ok(Done { response, replayed, attempts, stripe_request_id })
 }

@@ -16,7 +16,7 @@ use crate::proto::v1::{
     self, CallInfo, GetOperationRequest, GetOperationResponse, OperationRef, OperationState, Preview,
     PreviewDecision,
 };
-use crate::stripe::{Body, STRIPE_VERSION};
+use crate::stripe::Body;
 
 impl Gateway {
     /// The full name of a change.
@@ -87,7 +87,7 @@ impl Gateway {
         let would_send = asked.outgoing.clone();
         audit.phase = Phase::Answered;
         audit.concern(&asked.operation);
-        audit.params = self.auditor.params(asked.params);
+        audit.params = self.params(&asked.outgoing.template, &asked.outgoing.path, asked.params);
         audit.conclude("preview");
         self.keep(&audit);
         let key = asked.operation.key(1);
@@ -102,11 +102,11 @@ impl Gateway {
         };
         let keyed = spec.verb == contract::Verb::Post;
         Ok(Preview {
-            http_method: spec.verb.as_str().to_owned(),
+            http_method: outgoing.verb.as_str().to_owned(),
             path: outgoing.path,
             body,
             idempotency_key: outgoing.idempotency_key.or_else(|| keyed.then_some(key)).unwrap_or_default(),
-            stripe_version: STRIPE_VERSION.to_owned(),
+            stripe_version: outgoing.version,
             decision: decision.into(),
         })
     }

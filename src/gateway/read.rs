@@ -28,7 +28,7 @@ impl Gateway {
             Some(deadline) => timeout_at(deadline, sending).await.map_err(|_| refusal::deadline())?,
             None => sending.await,
         };
-        let attempts = i32::try_from(sent.attempts.len()).unwrap_or(i32::MAX);
+        let attempts = sent.requests();
         let answer = success(sent.last())?;
         let json = decode(prepared.spec, answer)?;
         let body = String::from_utf8_lossy(&answer.body);

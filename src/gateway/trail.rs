@@ -5,9 +5,11 @@ use std::time::Duration;
 use super::call::{Done, Gateway};
 use super::context::Context;
 use super::fault::Fault;
-use crate::audit::{Outcome, Phase, Record};
-use crate::contract::{Method, Params, Received, Spec};
+use crate::audit::{Outcome, Param, Phase, Record};
+use crate::contract::{Method, Pair, Params, Received, Sensitivity, Spec};
+use crate::domain::fingerprint::path_values;
 use crate::ledger;
+use crate::telemetry::names::StoreFailure;
 
 impl Gateway {
     /// A record of a call of an annotated RPC.
@@ -47,7 +49,8 @@ impl Gateway {
         answer: &Result<Done<M::Response>, Fault>,
         started: Duration,
     ) {
-        record.params = self.auditor.params(Params::of(&received.message).pairs());
+        let path = M::path(&received.message);
+        record.params = self.params(M::SPEC.path, &path, Params::of(&received.message).pairs());
         record.latency_ms = Some(self.millis_since(started));
         match answer {
             Ok(done) => {
@@ -66,10 +69,32 @@ impl Gateway {
     /// The ledger failed: says so to the caller, and counts and logs it for the operator.
     pub(super) fn unrecorded(&self, error: &ledger::Error) -> Fault {
         tracing::error!(%error, cause = ?std::error::Error::source(error), "the ledger failed");
-        if let ledger::Error::NotRecorded(cause) | ledger::Error::Unread(cause) = error {
-            self.metrics.store_error(super::outcome::failure(cause));
+        if error.outcome_unknown() {
+            self.metrics.unknown_outcome();
+        }
+        let cause = match error {
+            ledger::Error::Unsettled(inner) => inner,
+            other => other,
+        };
+        match cause {
+            ledger::Error::NotRecorded(cause) | ledger::Error::Unread(cause) => {
+                self.metrics.store_error(super::outcome::failure(cause));
+            }
+            ledger::Error::Uncertain => self.metrics.store_error(StoreFailure::Uncertain),
+            _ => {}
         }
         super::outcome::unrecorded(error)
+    }
+
+    /// What was asked for, as a record shows it: the fields that stand in the path, which say what the call was about,
+    /// then the parameters.
+    pub(super) fn params(&self, template: &str, path: &str, pairs: &[Pair]) -> Vec<Param> {
+        let in_path = path_values(template, path).into_iter().map(|(name, value)| Pair {
+            name: name.to_owned(),
+            value: value.to_owned(),
+            sensitivity: Sensitivity::Public,
+        });
+        self.auditor.params(&in_path.chain(pairs.iter().cloned()).collect::<Vec<_>>())
     }
 
     /// Milliseconds since `started` on the monotonic clock.

@@ -7,6 +7,7 @@ use super::transition::{Call, Known, Sending};
 use crate::contract::{Effect, Pair, Spec};
 use crate::domain::clock::UnixMillis;
 use crate::domain::fingerprint::Fingerprint;
+use crate::domain::limits::RESEND_MS_MAX;
 use crate::domain::operation::Operation;
 use crate::stripe::Outgoing;
 
@@ -121,6 +122,12 @@ impl Asked<'_> {
 }
 
 impl Ticket {
+    /// Until when, by the wall clock, the first byte of an attempt may go out: later, Stripe may have forgotten the key.
+    #[must_use]
+    pub fn send_before_ms(&self) -> UnixMillis {
+        self.record.first_sent_ms.saturating_add(RESEND_MS_MAX)
+    }
+
     /// Which try of the operation it is.
     #[must_use]
     pub fn generation(&self) -> u32 {

@@ -1,9 +1,10 @@
-//! The gRPC listener's accept loop: a cap on connections, explicit HTTP/2 limits, and a graceful end.
+//! The listeners' accept loop: a cap on connections, explicit limits, and a graceful end. What is served is not its
+//! business.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::server::conn::http2;
+use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
@@ -27,14 +28,35 @@ const FRAME_BYTES_MAX: u32 = 64 * 1024;
 /// Pause after a failed accept, when the process is out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// How long a connection may take to say its first word, and a request of HTTP/1.1 its headers.
+const FIRST_WORD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What a listener speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Protocol {
+    /// HTTP/1.1, for webhooks and probes.
+    Http1,
+    /// HTTP/2, for gRPC.
+    Http2,
+}
+
 /// Serves `router` on `listener` until the drain begins, then lets open calls finish for at most `grace`.
-pub(super) async fn serve(listener: TcpListener, router: axum::Router, drain: Drain, grace: Duration) {
+pub(super) async fn serve(
+    listener: TcpListener,
+    protocol: Protocol,
+    router: axum::Router,
+    drain: Drain,
+    grace: Duration,
+) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut connections = JoinSet::new();
     loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { break };
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+        let next = async {
+            let place = Arc::clone(&places).acquire_owned().await;
+            (place, listener.accept().await)
+        };
+        let (place, accepted) = tokio::select! {
+            next = next => next,
             () = drain.begun() => break,
         };
         while connections.try_join_next().is_some() {}
@@ -43,7 +65,7 @@ pub(super) async fn serve(listener: TcpListener, router: axum::Router, drain: Dr
                 let router = router.clone().layer(axum::Extension(Peer(peer.ip().to_string())));
                 let drain = drain.clone();
                 connections.spawn(async move {
-                    connection(stream, router, drain).await;
+                    connection(stream, protocol, router, drain).await;
                     drop(place);
                 });
             }
@@ -63,12 +85,54 @@ pub(super) async fn serve(listener: TcpListener, router: axum::Router, drain: Dr
     }
 }
 
-async fn connection(stream: TcpStream, router: axum::Router, drain: Drain) {
+async fn connection(stream: TcpStream, protocol: Protocol, router: axum::Router, drain: Drain) {
     // Without it, small answers wait for the peer's delayed acknowledgement.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "no TCP_NODELAY");
     }
-    let connection = http2::Builder::new(TokioExecutor::new())
+    // Whoever connects and stays silent holds a place that others need.
+    let mut first = [0];
+    let spoken = tokio::select! {
+        spoken = tokio::time::timeout(FIRST_WORD_TIMEOUT, stream.peek(&mut first)) => spoken,
+        () = drain.begun() => return,
+    };
+    if !matches!(spoken, Ok(Ok(1..))) {
+        return;
+    }
+    let (io, service) = (TokioIo::new(stream), TowerToHyperService::new(router));
+    let ended = match protocol {
+        Protocol::Http1 => {
+            let mut builder = http1::Builder::new();
+            let builder = builder.timer(TokioTimer::new()).header_read_timeout(FIRST_WORD_TIMEOUT);
+            let mut connection = std::pin::pin!(builder.serve_connection(io, service));
+            tokio::select! {
+                ended = connection.as_mut() => ended,
+                () = drain.begun() => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            }
+        }
+        Protocol::Http2 => {
+            let mut connection = std::pin::pin!(http2().serve_connection(io, service));
+            tokio::select! {
+                ended = connection.as_mut() => ended,
+                () = drain.begun() => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            }
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection ended badly");
+    }
+}
+
+/// HTTP/2 with every limit spelled out.
+fn http2() -> http2::Builder<TokioExecutor> {
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
         .max_local_error_reset_streams(LOCAL_ERROR_RESETS_MAX)
@@ -77,17 +141,6 @@ async fn connection(stream: TcpStream, router: axum::Router, drain: Drain) {
         .initial_connection_window_size(WINDOW_BYTES)
         .max_frame_size(FRAME_BYTES_MAX)
         .keep_alive_interval(KEEP_ALIVE_INTERVAL)
-        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-    let mut connection = std::pin::pin!(connection);
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = drain.begun() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
-    };
-    if let Err(error) = ended {
-        tracing::debug!(%error, "a connection ended badly");
-    }
+        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT);
+    builder
 }

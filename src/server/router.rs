@@ -1,6 +1,7 @@
 //! Puts the gRPC services together: the contract's, health and reflection, behind the door.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tonic::service::RoutesBuilder;
 use tonic_health::ServingStatus;
@@ -13,6 +14,9 @@ use crate::grpc::layer::DoorLayer;
 use crate::grpc::{Api, SERVICES, add_services};
 use crate::proto::DESCRIPTORS;
 use crate::telemetry::metrics::Metrics;
+
+/// How long watchers are told NOT_SERVING before their streams end.
+const LAME_DUCK: Duration = Duration::from_secs(1);
 
 /// Every service of the gRPC port.
 ///
@@ -49,5 +53,11 @@ async fn stop_serving(reporter: HealthReporter, drain: Drain) {
     drain.begun().await;
     for service in SERVICES.iter().copied().chain([""]) {
         reporter.set_service_status(service, ServingStatus::NotServing).await;
+    }
+    // A watcher's stream has no end of its own, and would hold its connection open for the whole grace.
+    tokio::time::sleep(LAME_DUCK).await;
+    let mut reporter = reporter;
+    for service in SERVICES.iter().copied().chain([""]) {
+        reporter.clear_service_status(service).await;
     }
 }

@@ -8,8 +8,8 @@ pub(super) const QUEUE_BATCHES_MAX: usize = 1024;
 pub(super) const GROUP_BATCHES_MAX: usize = 256;
 /// Bytes that share one transaction, beyond which no further batch joins.
 pub(super) const GROUP_BYTES_MAX: usize = 8 << 20;
-/// Largest single batch, in bytes of its rows.
-pub(super) const BATCH_BYTES_MAX: usize = 4 << 20;
+/// Largest single batch, in bytes of its rows: the largest answer of Stripe fits, escaped inside its record.
+pub(super) const BATCH_BYTES_MAX: usize = 32 << 20;
 
 /// How long another program may hold the database before a write or read is refused.
 pub(super) const BUSY_WAIT_MAX: Duration = Duration::from_secs(2);

@@ -15,8 +15,8 @@ pub enum AccountError {
     /// Stripe does not take the key.
     #[error("Stripe refused the key")]
     KeyRefused,
-    /// A restricted key that may not read its account: the account must be configured.
-    #[error("the key may not read its own account; name the account in the configuration")]
+    /// A restricted key that may not read its account.
+    #[error("the key may not read its own account; give it the right to read `/v1/account`")]
     NoPermission,
     /// Stripe was not reached or broke off.
     #[error("no answer from Stripe: {0}")]

@@ -131,6 +131,13 @@ impl Sent {
         self.attempts.last()
     }
 
+    /// How many requests reached the wire, as far as is known.
+    #[must_use]
+    pub fn requests(&self) -> i32 {
+        let sent = self.attempts.iter().filter(|attempt| !matches!(attempt, Attempt::NotSent(_)));
+        i32::try_from(sent.count()).unwrap_or(i32::MAX)
+    }
+
     /// The answer it ended with, if it ended with one.
     #[must_use]
     pub fn answer(&self) -> Option<&Answer> {

@@ -89,7 +89,18 @@ impl Client {
     /// Dropping the future abandons an attempt whose effect then nobody knows: a change must run in a task of its own
     /// that outlives its caller and records what this returns.
     pub async fn send(&self, outgoing: &Outgoing, deadline: Option<Instant>) -> Sent {
-        try_until(deadline, |made| self.attempt(outgoing, made)).await
+        self.send_while(outgoing, deadline, || true).await
+    }
+
+    /// The same, asking `allowed` right before each attempt: a process may have slept for a day since it decided to
+    /// send, and then Stripe has forgotten the key.
+    pub async fn send_while(
+        &self,
+        outgoing: &Outgoing,
+        deadline: Option<Instant>,
+        allowed: impl Fn() -> bool,
+    ) -> Sent {
+        try_until(deadline, allowed, |made| self.attempt(outgoing, made)).await
     }
 
     /// One attempt in a span of its own (opentelemetry.io/docs/specs/semconv/http/http-spans). The template stands for
@@ -142,15 +153,16 @@ fn record(span: &Span, attempt: &Attempt) {
 /// made before it.
 async fn try_until<F: Future<Output = Attempt>>(
     deadline: Option<Instant>,
+    allowed: impl Fn() -> bool,
     attempt: impl Fn(u32) -> F,
 ) -> Sent {
     let in_time = |pause| deadline.is_none_or(|deadline| Instant::now() + pause < deadline);
     let mut attempts = Vec::new();
-    if !in_time(Duration::ZERO) {
-        attempts.push(Attempt::NotSent(Trouble::Deadline));
-        return Sent { attempts };
-    }
     for made in 1.. {
+        if !in_time(Duration::ZERO) || !allowed() {
+            attempts.push(Attempt::NotSent(Trouble::Deadline));
+            break;
+        }
         let last = attempt(made - 1).await;
         let pause = retry::delay(&last, made, jitter());
         attempts.push(last);

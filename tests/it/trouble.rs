@@ -120,6 +120,26 @@ async fn a_deadline_ends_the_wait_and_not_the_change() {
     assert_eq!(rig.refunds_made(), 1);
 }
 
+/// Method: the first attempt takes effect and its answer is lost; before the second, a day passes.
+#[tokio::test]
+async fn a_gateway_that_slept_for_a_day_does_not_send_again() {
+    let rig = Rig::start().await;
+    let payment = rig.payment(2000).await;
+    fault(&rig, "drop_after:POST:/v1/refunds:times=1");
+    let mut refunds = RefundServiceClient::new(rig.wire());
+    let request = refund(&payment);
+    let call = tokio::spawn(async move { refunds.create_refund(request).await });
+    until(async || (rig.refunds_made() == 1).then_some(())).await;
+    rig.clock.advance(Duration::from_secs(24 * 3600));
+    rig.control().advance(Duration::from_secs(25 * 3600));
+    let status = call.await.unwrap().unwrap_err();
+    assert_eq!(reason(&status), "OUTCOME_UNKNOWN", "{status:?}");
+    let mut refunds = RefundServiceClient::new(rig.wire());
+    let status = refunds.create_refund(refund(&payment)).await.unwrap_err();
+    assert_eq!(reason(&status), "OPERATION_NEEDS_OPERATOR", "{status:?}");
+    assert_eq!(rig.refunds_made(), 1);
+}
+
 #[tokio::test]
 async fn a_caller_that_leaves_leaves_no_unrecorded_outcome() {
     let rig = Rig::start().await;

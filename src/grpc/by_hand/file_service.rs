@@ -39,6 +39,9 @@ async fn header(
 }
 
 fn chunk(part: Received<UploadFileRequest>) -> Result<Bytes, Status> {
+    if let Some(unknown) = part.unknown.first() {
+        return Err(out_of_place(unknown, "is a field that this gateway does not know; nothing was sent"));
+    }
     match part.message.part {
         Some(Part::Chunk(bytes)) => Ok(bytes),
         Some(Part::Header(_)) => Err(out_of_place("header", "may come only once, as the first message")),

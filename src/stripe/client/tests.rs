@@ -217,17 +217,21 @@ async fn after_the_deadline_nothing_is_sent_at_all() {
 
 #[tokio::test]
 async fn no_attempt_begins_whose_pause_would_pass_the_deadline() {
-    let sent = try_until(once(), async |_| Attempt::Broken(Trouble::Reset)).await;
+    let sent = try_until(once(), || true, async |_| Attempt::Broken(Trouble::Reset)).await;
     assert_eq!(sent.attempts, [Attempt::Broken(Trouble::Reset)]);
 }
 
 #[tokio::test]
 async fn an_attempt_that_has_begun_is_not_cut_off_by_the_deadline() {
     let deadline = Instant::now() + Duration::from_millis(20);
-    let sent = try_until(Some(deadline), async |_| {
-        tokio::time::sleep_until(deadline + Duration::from_millis(20)).await;
-        Attempt::Answered(Answer { status: 200, ..Answer::default() })
-    });
+    let sent = try_until(
+        Some(deadline),
+        || true,
+        async |_| {
+            tokio::time::sleep_until(deadline + Duration::from_millis(20)).await;
+            Attempt::Answered(Answer { status: 200, ..Answer::default() })
+        },
+    );
     assert_eq!(sent.await.answer().map(|answer| answer.status), Some(200));
 }
 
@@ -236,4 +240,20 @@ fn a_client_does_not_show_its_key() {
     let options = Options::new(Key::parse("sk_test_visible".into()).unwrap());
     let client = Client::new(&options);
     assert!(!format!("{options:?} {client:?}").contains("visible"));
+}
+
+#[tokio::test]
+async fn what_is_not_allowed_any_more_after_the_pause_is_not_sent_again() {
+    let made = std::cell::Cell::new(0);
+    let sent = try_until(
+        None,
+        || made.get() == 0,
+        async |_| {
+            made.set(made.get() + 1);
+            Attempt::Broken(Trouble::Reset)
+        },
+    )
+    .await;
+    assert_eq!(sent.attempts, [Attempt::Broken(Trouble::Reset), Attempt::NotSent(Trouble::Deadline)]);
+    assert_eq!((made.get(), sent.requests()), (1, 1));
 }
