@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::sync::{RwLock, watch};
+use tokio::sync::{RwLock, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -21,6 +21,7 @@ use crate::domain::caller::Caller;
 use crate::domain::clock::Clock;
 use crate::domain::drain::{Drain, Trigger};
 use crate::domain::fingerprint::HashKey;
+use crate::domain::limits::UPLOADS_AT_ONCE_MAX;
 use crate::domain::operation::Mode;
 use crate::events::Feed;
 use crate::gateway::{Account, Gateway};
@@ -137,7 +138,11 @@ pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Running, Err
     };
     let (trigger, drain) = Drain::channel();
     let readiness = ops::Readiness::default();
-    let api = Api { gateway: Arc::new(gateway), drain: drain.clone() };
+    let api = Api {
+        gateway: Arc::new(gateway),
+        drain: drain.clone(),
+        uploads: Arc::new(Semaphore::new(UPLOADS_AT_ONCE_MAX)),
+    };
     let router = router::grpc(api, callers(&config), metrics.clone(), drain.clone()).await?;
     let mut tasks = JoinSet::new();
     tasks.spawn(accept::serve(grpc, Protocol::Http2, router, drain.clone(), DRAIN_GRACE));

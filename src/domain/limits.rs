@@ -97,3 +97,7 @@ pub const DISPUTE_EVIDENCE_BYTES_MAX: usize = 5 * 1024 * 1024;
 pub const UPLOAD_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// How far the order of the log and the times of receipt may disagree, in milliseconds.
 pub const EVENT_DISORDER_MS_MAX: i64 = 60_000;
+/// Uploads that may be under way at once; each may hold a whole file in memory.
+pub const UPLOADS_AT_ONCE_MAX: usize = 32;
+/// How long the bytes of an upload may take to come, in milliseconds.
+pub const UPLOAD_MS_MAX: u64 = 120_000;

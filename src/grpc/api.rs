@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
 
 use super::deadline::Deadline;
@@ -19,6 +20,8 @@ pub struct Api {
     pub gateway: Arc<Gateway>,
     /// Tells streams when to end.
     pub drain: Drain,
+    /// Room for uploads.
+    pub uploads: Arc<Semaphore>,
 }
 
 /// Where a call came from, put into the request by the connection.

@@ -8,7 +8,7 @@ use tollgate::proto::v1::{
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
-use crate::rig::{Rig, operation};
+use crate::rig::{Rig, operation, until};
 
 const PDF: &[u8] = b"%PDF-1.4\n1 0 obj<<>>endobj\ntrailer<<>>\n%%EOF";
 
@@ -111,4 +111,31 @@ async fn what_cannot_be_uploaded_is_refused_and_nothing_is_sent() {
         assert_eq!(status.get_details_error_info().unwrap().reason, reason, "{what}");
     }
     assert_eq!(rig.control().book()["received"], received);
+}
+
+#[tokio::test]
+async fn uploads_beyond_those_at_once_are_put_off_and_room_comes_back() {
+    let rig = Rig::start().await;
+    let mut open = Vec::new();
+    for number in 0..32 {
+        let (parts, stream) = tokio::sync::mpsc::channel(1);
+        parts.send(UploadFileRequest { part: Some(header(&format!("{number}.pdf"))) }).await.unwrap();
+        let mut files = FileServiceClient::new(rig.wire());
+        let stream = tokio_stream::wrappers::ReceiverStream::new(stream);
+        open.push((parts, tokio::spawn(async move { files.upload_file(stream).await })));
+    }
+    let parts = || vec![header("late.pdf"), Part::Chunk(PDF.into())];
+    let status = until(async || {
+        upload(&rig, vec![header("probe"), Part::Chunk(b"%PD".as_slice().into())])
+            .await
+            .err()
+            .filter(|status| status.code() == Code::ResourceExhausted)
+    })
+    .await;
+    assert_eq!(status.get_details_error_info().unwrap().metadata["limit"], "UPLOADS_AT_ONCE_MAX");
+    for (parts, call) in open {
+        drop(parts);
+        call.await.unwrap().unwrap_err();
+    }
+    assert_eq!(upload(&rig, parts()).await.unwrap().file.unwrap().size, length());
 }

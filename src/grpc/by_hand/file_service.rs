@@ -1,16 +1,22 @@
 //! Takes an upload off the wire: header, then chunks, each limit checked as early as it can be.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::time::{Instant, timeout_at};
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::contract::Received;
-use crate::gateway::{Fault, Upload};
+use crate::domain::limits::{UPLOAD_MS_MAX, UPLOADS_AT_ONCE_MAX};
+use crate::gateway::{Code, Fault, Reason, Retry, Upload};
 use crate::grpc::api::{Api, context};
 use crate::grpc::status;
 use crate::proto::v1::upload_file_request::Part;
 use crate::proto::v1::{UploadFileHeader, UploadFileRequest, UploadFileResponse};
+
+/// Advice on when to come back when too many uploads are under way.
+const RETRY_SOON: Duration = Duration::from_secs(1);
 
 /// `FileService.UploadFile`.
 pub(in crate::grpc) async fn upload_file(
@@ -18,14 +24,37 @@ pub(in crate::grpc) async fn upload_file(
     request: Request<Streaming<Received<UploadFileRequest>>>,
 ) -> Result<Response<UploadFileResponse>, Status> {
     let context = context(&request)?;
-    let mut stream = request.into_inner();
+    let _place = api.uploads.try_acquire().map_err(|_| status::of(&full()))?;
+    let latest = Instant::now() + Duration::from_millis(UPLOAD_MS_MAX);
+    let deadline = context.deadline.map_or(latest, |deadline| deadline.min(latest));
+    let gathered = timeout_at(deadline, gather(request.into_inner())).await;
+    let upload = gathered.map_err(|_| status::of(&too_slow()))??;
+    let answer = Arc::clone(&api.gateway).upload(context, upload).await;
+    answer.map(Response::new).map_err(|fault| status::of(&fault))
+}
+
+/// All of an upload, header and bytes.
+async fn gather(mut stream: Streaming<Received<UploadFileRequest>>) -> Result<Upload, Status> {
     let header = header(&mut stream).await?;
     let mut upload = Upload::begin(header).map_err(|fault| status::of(&fault))?;
     while let Some(part) = stream.message().await? {
         upload.add(&chunk(part)?).map_err(|fault| status::of(&fault))?;
     }
-    let answer = Arc::clone(&api.gateway).upload(context, upload).await;
-    answer.map(Response::new).map_err(|fault| status::of(&fault))
+    Ok(upload)
+}
+
+fn full() -> Fault {
+    let message = format!("{UPLOADS_AT_ONCE_MAX} uploads are under way, the most at once");
+    Fault::new(Code::ResourceExhausted, Reason::Overloaded, message)
+        .with("limit", "UPLOADS_AT_ONCE_MAX")
+        .retry(Retry::After(RETRY_SOON))
+}
+
+fn too_slow() -> Fault {
+    let message = format!(
+        "the file did not come in time, which is the deadline or {UPLOAD_MS_MAX} ms; nothing was sent"
+    );
+    Fault::new(Code::DeadlineExceeded, Reason::DeadlineExceeded, message)
 }
 
 async fn header(
