@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{RwLock, Semaphore, watch};
 use tokio::task::JoinSet;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use accept::Protocol;
 
@@ -167,11 +167,12 @@ pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Running, Err
 impl Running {
     /// Ends the gateway: no new calls, open ones finish, streams end with their cursor, then the store is closed.
     pub async fn stop(mut self) {
+        let latest = Instant::now() + DRAIN_GRACE;
         self.readiness.set_ready(false);
         self.trigger.begin();
         while self.tasks.join_next().await.is_some() {}
         // A change whose caller has gone is still to be put on record.
-        if tokio::time::timeout(DRAIN_GRACE, self.open_changes.write()).await.is_err() {
+        if timeout_at(latest, self.open_changes.write()).await.is_err() {
             tracing::warn!("a change was cut at the end of the grace period; its outcome is unknown");
         }
         self.store.close().await;
