@@ -114,7 +114,7 @@ mod tests {
     use crate::domain::clock::ManualClock;
 
     fn caller() -> Caller {
-        Caller { name: "billing".to_owned(), namespace: "shop".to_owned() }
+        Caller { name: "billing".to_owned(), namespace: "shop".to_owned(), admin: false }
     }
 
     fn pair(name: &str, value: &str, sensitivity: Sensitivity) -> Pair {

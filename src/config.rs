@@ -81,6 +81,8 @@ pub struct CallerConfig {
     pub name: String,
     /// Namespace of its order ids.
     pub namespace: String,
+    /// Whether it may do what only operators may.
+    pub admin: bool,
     /// The bearer token that it sends.
     pub token: SecretString,
 }

@@ -221,8 +221,8 @@ async fn account(client: &Client, store: &Store) -> Result<Account, Error> {
 
 fn callers(config: &Config) -> Callers {
     Callers::new(config.callers.iter().map(|caller| {
-        let known = Caller { name: caller.name.clone(), namespace: caller.namespace.clone() };
-        (known, caller.token.clone())
+        let (name, namespace) = (caller.name.clone(), caller.namespace.clone());
+        (Caller { name, namespace, admin: caller.admin }, caller.token.clone())
     }))
 }
 

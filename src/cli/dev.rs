@@ -109,8 +109,12 @@ async fn start(home: &Home, ports: Ports, telemetry: Telemetry) -> Result<Dev, F
 }
 
 fn config(home: &Home, kept: &Kept, ports: Ports, stripe: String, telemetry: Telemetry) -> Config {
-    let caller =
-        CallerConfig { name: "dev".into(), namespace: "dev".into(), token: kept.token.clone().into() };
+    let caller = CallerConfig {
+        name: "dev".into(),
+        namespace: "dev".into(),
+        admin: true,
+        token: kept.token.clone().into(),
+    };
     Config {
         mode: Mode::Test,
         stripe: Stripe {

@@ -116,8 +116,14 @@ impl Reader<'_> {
         let named = parse_name(name).map_err(|what| self.faults.add(&path, what, "")).ok();
         let token = self.required(&format!("{path}.token"), parse_token);
         let namespace = self.optional(&format!("{path}.namespace"), parse_name);
+        let admin = self.optional(&format!("{path}.admin"), parse_flag);
         let name = named?;
-        Some(CallerConfig { namespace: namespace?.unwrap_or_else(|| name.clone()), name, token: token? })
+        Some(CallerConfig {
+            namespace: namespace?.unwrap_or_else(|| name.clone()),
+            admin: admin?.unwrap_or_default(),
+            name,
+            token: token?,
+        })
     }
 
     fn seconds(&mut self, path: &str) -> Option<Duration> {
@@ -154,6 +160,10 @@ impl Reader<'_> {
 
 fn non_empty(text: &str) -> Result<String, String> {
     if text.is_empty() { Err("is empty".into()) } else { Ok(text.to_owned()) }
+}
+
+fn parse_flag(text: &str) -> Result<bool, String> {
+    text.parse().map_err(|_| format!("`{text}` is neither `true` nor `false`"))
 }
 
 fn parse_mode(text: &str) -> Result<Mode, String> {

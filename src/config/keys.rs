@@ -153,6 +153,14 @@ pub const KEYS: &[Key] = &[
         about: "Namespace of the caller's order ids; the caller's name when not set. Callers that share one share orders.",
     },
     Key {
+        path: "callers.*.admin",
+        variable: "",
+        shape: Shape::Choice(&["false", "true"]),
+        default: "",
+        since: "0.1.0",
+        about: "Whether the caller may use `AdminService` and read the audit records of every namespace; `false` when not set. The one caller of a gateway without callers may.",
+    },
+    Key {
         path: "feed.checkpoint_interval_s",
         variable: "TOLLGATE_FEED_CHECKPOINT_INTERVAL_S",
         shape: Shape::Seconds(1, 300),

@@ -152,6 +152,7 @@ fn known_paths(given: &str) -> Vec<String> {
 fn text_of(value: &toml::Value, shape: Shape) -> Option<String> {
     match (value, shape) {
         (toml::Value::Integer(number), Shape::Seconds(..)) => Some(number.to_string()),
+        (toml::Value::Boolean(set), Shape::Choice(words)) if words.contains(&"true") => Some(set.to_string()),
         (toml::Value::Array(items), Shape::Secrets) => {
             items.iter().map(toml::Value::as_str).collect::<Option<Vec<_>>>().map(|items| items.join(","))
         }
@@ -164,6 +165,7 @@ fn expected(shape: Shape) -> &'static str {
     match shape {
         Shape::Seconds(..) => "a whole number of seconds",
         Shape::Secrets => "text or an array of texts",
+        Shape::Choice(words) if words.contains(&"true") => "`true` or `false`",
         _ => "text",
     }
 }

@@ -7,4 +7,6 @@ pub struct Caller {
     pub name: String,
     /// Namespace of its order ids: only callers that share it can meet each other's operations.
     pub namespace: String,
+    /// Whether it may see and settle the operations of every namespace, and read the whole audit log.
+    pub admin: bool,
 }

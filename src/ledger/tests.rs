@@ -71,7 +71,7 @@ impl Stage {
     }
 
     fn audit(&self) -> audit::Record {
-        let caller = Caller { name: "billing".to_owned(), namespace: "shop".to_owned() };
+        let caller = Caller { name: "billing".to_owned(), namespace: "shop".to_owned(), admin: false };
         self.auditor.record(audit::Phase::Intent, &caller, "tollgate.v1.RefundService/CreateRefund")
     }
 

@@ -163,6 +163,16 @@ fn beyond_loopback_a_callers_token_is_needed() {
 }
 
 #[test]
+fn a_caller_is_an_operator_only_where_it_is_said() {
+    let caller = |more| Setup::sound().toml(&format!("[callers.a]\ntoken = \"0123456789abcdef\"\n{more}"));
+    assert!(!caller("").load().unwrap().callers[0].admin);
+    assert!(caller("admin = true").load().unwrap().callers[0].admin);
+    assert!(!caller("admin = false").load().unwrap().callers[0].admin);
+    let faults = caller("admin = 1").faults();
+    assert!(faults[0].starts_with("`callers.a.admin`: must be `true` or `false`"), "{faults:?}");
+}
+
+#[test]
 fn one_token_cannot_be_two_callers() {
     let toml = "[callers.a]\ntoken = \"0123456789abcdef\"\n[callers.b]\ntoken = \"0123456789abcdef\"\n";
     assert_eq!(Setup::sound().toml(toml).faults(), ["`callers.b.token`: is the token of `a` too"]);
