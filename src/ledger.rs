@@ -32,6 +32,7 @@ use crate::domain::clock::Clock;
 use crate::domain::fingerprint::{Fingerprint, HashKey};
 use crate::domain::limits::FLIGHT_WAIT_MS_MAX;
 use crate::domain::operation::{Operation, OperationHash};
+use crate::domain::planted;
 use crate::store::{self, Batch, OperationRow, Store};
 use crate::stripe::{Attempt, Outgoing};
 
@@ -92,7 +93,9 @@ impl Ledger {
         let departure = transition::depart(how, record, asked.operation, fingerprint, asked.outgoing, now);
         let Departure { record, outgoing, ambiguous } = departure;
         trail::intent(&mut audit, &record, &outgoing);
+        planted::point("intent-before");
         self.commit(hash, &record, &audit).await?;
+        planted::point("intent-durable");
         Ok(Begun::New(Box::new(Ticket { flight, record, spec: asked.spec, outgoing, ambiguous })))
     }
 
@@ -111,7 +114,9 @@ impl Ledger {
         let verdict = proof::verdict(attempts, ambiguous, expected);
         trail::outcome(&mut audit, &record, &outgoing, &verdict, attempts);
         let record = transition::settled(record, outgoing, &verdict, self.clock.wall());
+        planted::point("settle-before");
         let committed = self.commit(record.operation.hash(), &record, &audit).await;
+        planted::point("settle-durable");
         committed.map_err(|error| Error::Unsettled(Box::new(error)))?;
         flight.land(Landed { fingerprint: record.fingerprint, verdict: verdict.clone() });
         Ok(verdict)

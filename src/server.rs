@@ -23,6 +23,7 @@ use crate::domain::drain::{Drain, Trigger};
 use crate::domain::fingerprint::HashKey;
 use crate::domain::limits::UPLOADS_AT_ONCE_MAX;
 use crate::domain::operation::Mode;
+use crate::domain::planted;
 use crate::events::Feed;
 use crate::gateway::{Account, Gateway};
 use crate::grpc::{Api, access::Callers};
@@ -122,6 +123,7 @@ pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Running, Err
     });
     let client = client(&config, &metrics)?;
     let account = account(&client, &store).await?;
+    planted::point("start-account");
     let feed = Feed::new(store.clone(), Arc::clone(&clock), config.feed.checkpoint_interval);
     let key = HashKey::new(store.secret(HASH_KEY).await?);
     let auditor = Auditor::new(store.clone(), Arc::clone(&clock), key.clone())?;
@@ -150,6 +152,7 @@ pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Running, Err
     tasks.spawn(accept::serve(hooks, Protocol::Http1, hooks_router, drain.clone(), HTTP_GRACE));
     let ops_router = ops::router(metrics, readiness.clone());
     tasks.spawn(accept::serve(operations, Protocol::Http1, ops_router, drain, HTTP_GRACE));
+    planted::point("start-before-ready");
     readiness.set_ready(true);
     Ok(Running {
         grpc: grpc_address,

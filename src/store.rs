@@ -37,6 +37,7 @@ use self::tail::Tail;
 use self::writer::{Job, Pending, Writer};
 use crate::domain::clock::UnixMillis;
 use crate::domain::operation::OperationHash;
+use crate::domain::planted;
 
 /// Setting that tells this event log from every other.
 const LOG_ID: &str = "log_id";
@@ -61,6 +62,7 @@ impl Store {
     pub fn open(dir: &Path) -> Result<Self, Error> {
         let folder = Folder::claim(dir)?;
         let connection = schema::open_writer(&folder.database)?;
+        planted::point("open-migrated");
         let log_id = log_id(&connection)?;
         let last = Last::load(&connection)?;
         let shared = Arc::new(Shared::new(Tail::load(&connection)?, last));

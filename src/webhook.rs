@@ -18,6 +18,7 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::domain::clock::Clock;
 use crate::domain::limits::WEBHOOKS_AT_ONCE_MAX;
+use crate::domain::planted;
 use crate::events::{Arrival, Envelope, Feed};
 use crate::proto::v1::EventSource;
 use crate::stripe::signature::{SignatureError, verify};
@@ -146,7 +147,10 @@ impl Receiver {
             source: EventSource::Webhook,
             json: json.to_owned(),
         };
-        match self.options.feed.append(arrival).await {
+        planted::point("webhook-verified");
+        let appended = self.options.feed.append(arrival).await;
+        planted::point("webhook-durable");
+        match appended {
             Ok(appended) if appended.duplicate => Ok(Taken::Duplicate),
             Ok(appended) => {
                 tracing::info!(event = id, kind, position = appended.position, "event received");

@@ -15,6 +15,7 @@ use super::{outcome, refusal};
 use crate::audit::{self, Phase};
 use crate::contract::{Method, Received, Reply, Sensitivity, Undecodable};
 use crate::domain::limits::METADATA_STAMP;
+use crate::domain::planted;
 use crate::ledger::{Asked, Begun, Settled, Success, Verdict};
 use crate::proto::v1::CallInfo;
 use crate::stripe::{Answer, Outgoing};
@@ -54,6 +55,7 @@ impl Gateway {
             }
             None => task.await,
         };
+        planted::point("reply-before");
         // A task fails only by a panic, and then what was sent is on record as in flight.
         self.account_for(&line, answer.unwrap_or_else(|_| Err(outcome::broken())))
     }
@@ -120,7 +122,9 @@ impl Gateway {
         outcome::restore_upload(&mut ticket.outgoing, body);
         let send_before_ms = ticket.send_before_ms();
         let allowed = || self.clock.wall() < send_before_ms;
+        planted::point("send-before");
         let sent = self.stripe.send_while(&ticket.outgoing, context.deadline, allowed).await;
+        planted::point("send-after");
         let attempts = sent.requests();
         let mut closing = self.record(Phase::Outcome, context, spec);
         closing.latency_ms = Some(self.millis_since(started));

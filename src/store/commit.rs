@@ -4,6 +4,7 @@ use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehav
 
 use super::error::Error;
 use super::rows::{Appended, AuditRow, Batch, NewEvent, OperationRow, Receipt, Setting};
+use crate::domain::planted;
 
 /// The highest number given out in each log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -69,6 +70,7 @@ pub(super) fn write(
             receipts.push(Receipt { events: batch.events.iter().map(append).collect::<Result<_, _>>()? });
         }
         append_audit(transaction, &mut last.audit, riding)?;
+        planted::point("write-rows");
         Ok((receipts, last))
     })
 }

@@ -6,6 +6,7 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::commit::{Failure, counter, transact};
 use super::tail::INDEXED;
+use crate::domain::planted;
 
 /// Indexes the next `rows_max` rows that the index does not know, the oldest first, and answers up to which row it knows now.
 ///
@@ -26,6 +27,7 @@ pub(super) fn pass(connection: &mut Connection, rows_max: usize) -> Result<i64, 
         for seq in replaced {
             transaction.prepare_cached("DELETE FROM journal WHERE seq = ?1")?.execute([seq])?;
         }
+        planted::point("index-rows");
         transaction
             .prepare_cached("UPDATE counters SET value = ?2 WHERE name = ?1")?
             .execute(params![INDEXED, reached])?;

@@ -23,6 +23,7 @@ use super::limits::{
 };
 use super::rows::{AuditRow, Batch, Receipt};
 use super::shared::Shared;
+use crate::domain::planted;
 
 /// What the writer is asked to do.
 pub(super) enum Job {
@@ -209,6 +210,7 @@ impl Writer {
         };
         match written {
             Ok((receipts, last)) => {
+                planted::point("write-durable");
                 self.publish(last, batches);
                 Ok(receipts)
             }
@@ -256,6 +258,7 @@ impl Writer {
         let Ok((connection, _)) = self.connected() else { return };
         self.index_at = match index::pass(connection, rows_max) {
             Ok(indexed) => {
+                planted::point("index-durable");
                 self.shared.tail_mut().forget(indexed);
                 (indexed < self.last.journal).then(Instant::now)
             }

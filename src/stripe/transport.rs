@@ -18,6 +18,7 @@ use crate::contract::{Host, Verb};
 use crate::domain::limits::{
     STRIPE_ANSWER_BYTES_MAX, STRIPE_IDLE_CONNECTIONS_MAX, STRIPE_IDLE_MS_MAX, STRIPE_MESSAGE_CHARS_MAX,
 };
+use crate::domain::planted;
 
 const USER_AGENT: &str = concat!("tollgate/", env!("CARGO_PKG_VERSION"));
 const STRIPE_VERSION: HeaderName = HeaderName::from_static("stripe-version");
@@ -114,8 +115,12 @@ impl Transport {
             return Attempt::NotSent(Trouble::Unsendable);
         };
         let exchange = async {
+            planted::point("attempt-before");
             match self.http.execute(request).await {
-                Ok(response) => read(response).await,
+                Ok(response) => {
+                    planted::point("attempt-headers");
+                    read(response).await
+                }
                 Err(error) => trouble::while_sending(&error),
             }
         };
