@@ -2,13 +2,13 @@
 //! webhooks; then three records that know nothing of each other are compared. `TOLLGATE_PROVE_KILLS` says how often it
 //! is killed, `TOLLGATE_PROVE_SEED` brings a run's choices back, `TOLLGATE_PROVE_RESULTS` names a folder for figures.
 
-mod change;
-mod compare;
-mod gateway;
-mod load;
-mod random;
-mod records;
-mod report;
+pub(crate) mod change;
+pub(crate) mod compare;
+pub(crate) mod gateway;
+pub(crate) mod load;
+pub(crate) mod random;
+pub(crate) mod records;
+pub(crate) mod report;
 
 use std::path::PathBuf;
 use std::sync::Arc;

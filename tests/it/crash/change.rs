@@ -20,14 +20,14 @@ use crate::rig::Wire;
 const TOO_MUCH: i64 = 5_000_000;
 
 /// What the sandbox has before the load begins.
-pub(super) struct Stock {
-    pub(super) payments: Vec<String>,
-    pub(super) customers: Vec<String>,
-    pub(super) disputes: Vec<String>,
+pub(crate) struct Stock {
+    pub(crate) payments: Vec<String>,
+    pub(crate) customers: Vec<String>,
+    pub(crate) disputes: Vec<String>,
 }
 
 #[derive(Clone, Debug)]
-pub(super) enum Change {
+pub(crate) enum Change {
     Refund { payment: String, amount: i64 },
     CreateCustomer { name: String },
     UpdateCustomer { customer: String, description: String },
@@ -37,15 +37,15 @@ pub(super) enum Change {
 
 /// A change under its reference.
 #[derive(Clone, Debug)]
-pub(super) struct Operation {
-    pub(super) order: String,
-    pub(super) id: String,
-    pub(super) change: Change,
+pub(crate) struct Operation {
+    pub(crate) order: String,
+    pub(crate) id: String,
+    pub(crate) change: Change,
 }
 
 /// What a caller learns of one call.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Answer {
+pub(crate) enum Answer {
     /// It took effect.
     Done { object: String, amount: Option<i64> },
     /// Stripe refused it.
@@ -59,7 +59,7 @@ pub(super) enum Answer {
 }
 
 impl Change {
-    pub(super) fn by_chance(random: &mut Random, stock: &Stock, number: usize) -> Self {
+    pub(crate) fn by_chance(random: &mut Random, stock: &Stock, number: usize) -> Self {
         match random.below(20) {
             0 => Self::Refund { payment: random.pick(&stock.payments).clone(), amount: TOO_MUCH },
             1..=10 => {
@@ -80,7 +80,7 @@ impl Change {
     }
 
     /// The same change with another parameter.
-    pub(super) fn altered(&self, stock: &Stock) -> Self {
+    pub(crate) fn altered(&self, stock: &Stock) -> Self {
         match self.clone() {
             Self::Refund { payment, amount } => Self::Refund { payment, amount: amount + 1 },
             Self::CreateCustomer { name } => Self::CreateCustomer { name: format!("{name} junior") },
@@ -96,7 +96,7 @@ impl Change {
     }
 
     /// The RPC as `GetOperation` wants it.
-    pub(super) fn rpc(&self) -> &'static str {
+    pub(crate) fn rpc(&self) -> &'static str {
         match self {
             Self::Refund { .. } => "RefundService/CreateRefund",
             Self::CreateCustomer { .. } => "CustomerService/CreateCustomer",
@@ -108,7 +108,7 @@ impl Change {
 }
 
 impl Operation {
-    pub(super) fn reference(&self) -> Option<OperationRef> {
+    pub(crate) fn reference(&self) -> Option<OperationRef> {
         Some(OperationRef {
             order_id: self.order.clone(),
             operation_id: self.id.clone(),
@@ -117,7 +117,7 @@ impl Operation {
     }
 
     /// Sends it once.
-    pub(super) async fn send(&self, wire: Wire, wait: Duration) -> Answer {
+    pub(crate) async fn send(&self, wire: Wire, wait: Duration) -> Answer {
         match Box::pin(self.exchange(wire, wait)).await {
             Ok((object, _)) if object.is_empty() => Answer::Wrong("a success without an object".to_owned()),
             Ok((object, amount)) => Answer::Done { object, amount },

@@ -10,7 +10,7 @@ use super::records::{Effect, Records};
 
 /// What may not happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Rule {
+pub(crate) enum Rule {
     Doubled,
     WithoutAudit,
     SuccessWithoutEffect,
@@ -25,7 +25,7 @@ pub(super) enum Rule {
 }
 
 impl Rule {
-    pub(super) fn says(self) -> &'static str {
+    pub(crate) fn says(self) -> &'static str {
         match self {
             Self::Doubled => "an operation took effect more than once",
             Self::WithoutAudit => "an effect without an audit record before it",
@@ -43,9 +43,9 @@ impl Rule {
 }
 
 /// What broke which rule.
-pub(super) type Violations = BTreeMap<Rule, Vec<String>>;
+pub(crate) type Violations = BTreeMap<Rule, Vec<String>>;
 
-pub(super) fn violations(records: &Records<'_>) -> Violations {
+pub(crate) fn violations(records: &Records<'_>) -> Violations {
     let mut found = Violations::new();
     let names = Names::of(records);
     let by_operation = names.effects(records);

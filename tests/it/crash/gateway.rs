@@ -30,18 +30,18 @@ const PORTS: u64 = 15_000;
 static TAKEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
 
 /// The binary and where it lives.
-pub(super) struct Gateway {
+pub(crate) struct Gateway {
     binary: PathBuf,
     planted: Option<&'static str>,
     folder: PathBuf,
-    pub(super) grpc: SocketAddr,
-    pub(super) webhook: SocketAddr,
+    pub(crate) grpc: SocketAddr,
+    pub(crate) webhook: SocketAddr,
     child: Option<Child>,
 }
 
 impl Gateway {
     /// Writes the configuration; starts nothing.
-    pub(super) fn new(
+    pub(crate) fn new(
         binary: PathBuf,
         planted: Option<&'static str>,
         folder: &Path,
@@ -72,11 +72,11 @@ log = "warn"
         Self { binary, planted, folder: folder.to_owned(), grpc, webhook, child: None }
     }
 
-    pub(super) fn data(&self) -> PathBuf {
+    pub(crate) fn data(&self) -> PathBuf {
         self.folder.join("data")
     }
 
-    pub(super) fn spawn(&mut self) {
+    pub(crate) fn spawn(&mut self) {
         assert!(self.child.is_none(), "the gateway runs already");
         let mut command = Command::new(&self.binary);
         command.args(["serve", "--config"]).arg(self.folder.join("tollgate.toml"));
@@ -89,7 +89,7 @@ log = "warn"
     }
 
     /// Returns when the health service says that the gateway serves.
-    pub(super) async fn ready(&mut self) {
+    pub(crate) async fn ready(&mut self) {
         let endpoint = Endpoint::from_shared(format!("http://{}", self.grpc)).unwrap();
         let looked = tokio::time::timeout(WAIT_MAX, async {
             loop {
@@ -112,7 +112,7 @@ log = "warn"
     }
 
     /// SIGKILL.
-    pub(super) fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             child.kill().unwrap();
             child.wait().unwrap();
@@ -120,7 +120,7 @@ log = "warn"
     }
 
     /// SIGTERM, and the way that the process ends.
-    pub(super) async fn terminate(&mut self) -> ExitStatus {
+    pub(crate) async fn terminate(&mut self) -> ExitStatus {
         let mut child = self.child.take().unwrap();
         let asked = Command::new("sh").args(["-c", &format!("kill -TERM {}", child.id())]).status();
         assert!(asked.unwrap().success(), "SIGTERM was not sent");
@@ -142,7 +142,7 @@ log = "warn"
     }
 
     /// Everything that it has written, over all its lives.
-    pub(super) fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.log_path()).unwrap_or_default()
     }
 

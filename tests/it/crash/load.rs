@@ -33,40 +33,40 @@ const END_MAX: Duration = Duration::from_secs(120);
 
 /// What the callers were told of one operation.
 #[derive(Default)]
-pub(super) struct Told {
-    pub(super) done: BTreeSet<(String, Option<i64>)>,
-    pub(super) refused: bool,
-    pub(super) unknown: bool,
-    pub(super) wrong: Vec<String>,
+pub(crate) struct Told {
+    pub(crate) done: BTreeSet<(String, Option<i64>)>,
+    pub(crate) refused: bool,
+    pub(crate) unknown: bool,
+    pub(crate) wrong: Vec<String>,
 }
 
 impl Told {
     /// The outcome is known.
-    pub(super) fn settled(&self) -> bool {
+    pub(crate) fn settled(&self) -> bool {
         self.refused || !self.done.is_empty()
     }
 }
 
 /// One operation with its story.
-pub(super) struct Entry {
-    pub(super) operation: Operation,
-    pub(super) told: Told,
+pub(crate) struct Entry {
+    pub(crate) operation: Operation,
+    pub(crate) told: Told,
 }
 
 /// What all callers share.
-pub(super) struct Load {
+pub(crate) struct Load {
     wire: Wire,
     stock: Stock,
     seed: u64,
     history: Mutex<Vec<Entry>>,
     over: AtomicBool,
-    pub(super) calls: AtomicU64,
+    pub(crate) calls: AtomicU64,
     /// Calls that ended without a word of the gateway.
-    pub(super) cut: AtomicU64,
+    pub(crate) cut: AtomicU64,
 }
 
 impl Load {
-    pub(super) fn new(wire: Wire, stock: Stock, seed: u64) -> Arc<Self> {
+    pub(crate) fn new(wire: Wire, stock: Stock, seed: u64) -> Arc<Self> {
         Arc::new(Self {
             wire,
             stock,
@@ -78,11 +78,11 @@ impl Load {
         })
     }
 
-    pub(super) fn history(&self) -> MutexGuard<'_, Vec<Entry>> {
+    pub(crate) fn history(&self) -> MutexGuard<'_, Vec<Entry>> {
         self.history.lock().unwrap()
     }
 
-    pub(super) fn start(self: &Arc<Self>, random: &mut Random) -> JoinSet<()> {
+    pub(crate) fn start(self: &Arc<Self>, random: &mut Random) -> JoinSet<()> {
         let mut callers = JoinSet::new();
         for _ in 0..CALLERS {
             callers.spawn(Arc::clone(self).caller(random.fork()));
@@ -91,7 +91,7 @@ impl Load {
     }
 
     /// Callers end when the call they are in does.
-    pub(super) fn end(&self) {
+    pub(crate) fn end(&self) {
         self.over.store(true, Ordering::Relaxed);
     }
 
@@ -211,7 +211,7 @@ impl Load {
     }
 
     /// Sends everything that is open until it is known, now that nothing fails any more.
-    pub(super) async fn settle(self: &Arc<Self>, random: &mut Random) {
+    pub(crate) async fn settle(self: &Arc<Self>, random: &mut Random) {
         let until = Instant::now() + END_MAX;
         let open: Vec<usize> = {
             let history = self.history();
@@ -233,7 +233,7 @@ impl Load {
     }
 
     /// What the ledger has of each operation, in the order of the history.
-    pub(super) async fn ledger(&self) -> Vec<Option<LedgerEntry>> {
+    pub(crate) async fn ledger(&self) -> Vec<Option<LedgerEntry>> {
         let asked: Vec<(Operation, &str)> = {
             let history = self.history();
             history.iter().map(|entry| (entry.operation.clone(), entry.operation.change.rpc())).collect()

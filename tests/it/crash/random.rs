@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 /// A stream of numbers.
-pub(super) struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self(seed)
     }
 
@@ -19,22 +19,22 @@ impl Random {
     }
 
     /// From 0 up to and without `end`.
-    pub(super) fn below(&mut self, end: u64) -> u64 {
+    pub(crate) fn below(&mut self, end: u64) -> u64 {
         self.next() % end
     }
 
     /// An independent stream.
-    pub(super) fn fork(&mut self) -> Self {
+    pub(crate) fn fork(&mut self) -> Self {
         Self(self.next())
     }
 
-    pub(super) fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
+    pub(crate) fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
         let at = self.below(from.len() as u64);
         &from[usize::try_from(at).unwrap()]
     }
 
     /// Up to so many milliseconds, by the microsecond.
-    pub(super) fn pause(&mut self, ms_max: u64) -> Duration {
+    pub(crate) fn pause(&mut self, ms_max: u64) -> Duration {
         Duration::from_micros(self.below(ms_max * 1000))
     }
 }

@@ -15,58 +15,58 @@ const PAGE_BYTES: usize = 64 * 1024 * 1024;
 
 /// One effect in the sandbox's book.
 #[derive(Clone, Debug, Deserialize)]
-pub(super) struct Effect {
-    pub(super) n: u64,
-    pub(super) at: i64,
-    pub(super) path: String,
-    pub(super) idempotency_key: Option<String>,
+pub(crate) struct Effect {
+    pub(crate) n: u64,
+    pub(crate) at: i64,
+    pub(crate) path: String,
+    pub(crate) idempotency_key: Option<String>,
     /// The stamp in its metadata.
-    pub(super) operation: Option<String>,
-    pub(super) object: Option<String>,
-    pub(super) amount: Option<i64>,
+    pub(crate) operation: Option<String>,
+    pub(crate) object: Option<String>,
+    pub(crate) amount: Option<i64>,
 }
 
 /// The sandbox's book.
 #[derive(Debug, Deserialize)]
-pub(super) struct Book {
-    pub(super) effects: Vec<Effect>,
-    pub(super) acknowledged: Vec<String>,
+pub(crate) struct Book {
+    pub(crate) effects: Vec<Effect>,
+    pub(crate) acknowledged: Vec<String>,
 }
 
 /// One audit record, as far as it matters here.
 #[derive(Debug, Deserialize)]
-pub(super) struct Audit {
-    pub(super) at_ms: i64,
-    pub(super) phase: String,
-    pub(super) rpc: String,
-    pub(super) order_id: Option<String>,
-    pub(super) operation_id: Option<String>,
+pub(crate) struct Audit {
+    pub(crate) at_ms: i64,
+    pub(crate) phase: String,
+    pub(crate) rpc: String,
+    pub(crate) order_id: Option<String>,
+    pub(crate) operation_id: Option<String>,
     /// The operation's hash, which is also the stamp.
-    pub(super) operation: Option<String>,
-    pub(super) idempotency_key: Option<String>,
+    pub(crate) operation: Option<String>,
+    pub(crate) idempotency_key: Option<String>,
 }
 
 /// Everything that is known at the end.
-pub(super) struct Records<'a> {
-    pub(super) history: &'a [Entry],
+pub(crate) struct Records<'a> {
+    pub(crate) history: &'a [Entry],
     /// In the order of the history.
-    pub(super) ledger: Vec<Option<LedgerEntry>>,
-    pub(super) book: Book,
-    pub(super) audit: Vec<Audit>,
+    pub(crate) ledger: Vec<Option<LedgerEntry>>,
+    pub(crate) book: Book,
+    pub(crate) audit: Vec<Audit>,
     /// Ids in the event log, in its order.
-    pub(super) events: Vec<String>,
+    pub(crate) events: Vec<String>,
     /// Operations whose outcome no resend can tell, at most: the sandbox kept a 500 for so many.
-    pub(super) unknown_max: usize,
+    pub(crate) unknown_max: usize,
 }
 
 impl Book {
-    pub(super) fn read(control: &Control) -> Self {
+    pub(crate) fn read(control: &Control) -> Self {
         serde_json::from_value(control.book()).unwrap()
     }
 }
 
 /// What a gateway that is gone left in its data folder: audit records and event ids.
-pub(super) async fn stored(data: &Path) -> (Vec<Audit>, Vec<String>) {
+pub(crate) async fn stored(data: &Path) -> (Vec<Audit>, Vec<String>) {
     let store = Store::open(data).unwrap();
     let mut audit = Vec::new();
     let mut sequence = 0;

@@ -8,29 +8,29 @@ use super::compare::{Rule, Violations};
 const SHOWN_MAX: usize = 3;
 
 /// The result of one run.
-pub(super) struct Report {
-    pub(super) seed: u64,
-    pub(super) kills: u64,
-    pub(super) operations: usize,
-    pub(super) calls: u64,
+pub(crate) struct Report {
+    pub(crate) seed: u64,
+    pub(crate) kills: u64,
+    pub(crate) operations: usize,
+    pub(crate) calls: u64,
     /// Calls that ended without a word of the gateway.
-    pub(super) cut: u64,
-    pub(super) effects: usize,
-    pub(super) acknowledged: usize,
-    pub(super) unknown: usize,
-    pub(super) violations: Violations,
+    pub(crate) cut: u64,
+    pub(crate) effects: usize,
+    pub(crate) acknowledged: usize,
+    pub(crate) unknown: usize,
+    pub(crate) violations: Violations,
 }
 
 impl Report {
-    pub(super) fn count(&self, rule: Rule) -> usize {
+    pub(crate) fn count(&self, rule: Rule) -> usize {
         self.violations.get(&rule).map_or(0, Vec::len)
     }
 
-    pub(super) fn total(&self) -> usize {
+    pub(crate) fn total(&self) -> usize {
         self.violations.values().map(Vec::len).sum()
     }
 
-    pub(super) fn print(&self, title: &str) {
+    pub(crate) fn print(&self, title: &str) {
         println!("{title}: seed {}, {} kills", self.seed, self.kills);
         println!(
             "  {} operations in {} calls ({} cut off), {} effects, {} webhooks acknowledged, {} unknown for good",
@@ -47,7 +47,7 @@ impl Report {
 
     /// One line of figures, tab-separated: seed, kills, operations, effects, acknowledged webhooks, doubled operations,
     /// all violations.
-    pub(super) fn save(&self, folder: &str, name: &str) {
+    pub(crate) fn save(&self, folder: &str, name: &str) {
         let Self { seed, kills, operations, effects, acknowledged, .. } = self;
         let (doubled, total) = (self.count(Rule::Doubled), self.total());
         let line = format!("{seed}\t{kills}\t{operations}\t{effects}\t{acknowledged}\t{doubled}\t{total}\n");
