@@ -3,10 +3,12 @@
 
 mod id;
 pub mod record;
+mod terms;
 
 use std::sync::Arc;
 
 pub use record::{Outcome, Param, Phase, Record, Shown};
+pub use terms::terms;
 
 use crate::contract::{Pair, Sensitivity};
 use crate::domain::caller::Caller;

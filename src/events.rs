@@ -6,9 +6,11 @@ mod feed;
 pub mod filter;
 mod listing;
 mod subscription;
+mod terms;
 
 pub use envelope::{BadEnvelope, Envelope};
 pub use feed::{Arrival, Error, Feed, Start};
 pub use filter::{BadPattern, Filter};
 pub use listing::{Page, Query};
 pub use subscription::{Checkpoint, Item, Subscription};
+pub use terms::terms;
