@@ -41,3 +41,9 @@ mod generated {
 pub fn find(service: &str, rpc: &str) -> Option<&'static Spec> {
     METHODS.iter().copied().find(|spec| spec.service == service && spec.rpc == rpc)
 }
+
+/// The annotated RPC with this permanent name in the ledger, if there is one.
+#[must_use]
+pub fn by_ledger_name(name: &str) -> Option<&'static Spec> {
+    METHODS.iter().copied().find(|spec| spec.mutates() && spec.ledger_name == name)
+}

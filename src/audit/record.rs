@@ -49,6 +49,9 @@ pub struct Record {
     /// The idempotency key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idempotency_key: Option<String>,
+    /// The path at Stripe of a change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
     /// What was asked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub params: Vec<Param>,
@@ -154,6 +157,7 @@ impl Record {
             operation: None,
             generation: None,
             idempotency_key: None,
+            path: None,
             params: Vec::new(),
             decision: None,
             outcome: None,

@@ -58,6 +58,13 @@ pub const RESEND_MS_MAX: i64 = 23 * 3_600_000;
 /// How far the wall clock may lie behind the last entry of an operation before its age counts as not known, in
 /// milliseconds.
 pub const CLOCK_BEHIND_MS_MAX: i64 = 60_000;
+/// How long after its intent was stored a change may be sent, in milliseconds. A process that was stopped for longer
+/// has lost its right to send.
+pub const SEND_LEASE_MS: i64 = 5 * 60_000;
+/// How long after its first send an unknown outcome is looked for, in milliseconds; then a person has to decide.
+pub const UNKNOWN_MS_MAX: i64 = 7 * 24 * 3_600_000;
+/// How long Stripe's answers are kept, which hold personal data, in milliseconds; the outcome itself is kept for good.
+pub const RESPONSE_KEPT_MS: i64 = 30 * 24 * 3_600_000;
 /// Most callers that wait for one change in flight.
 pub const FLIGHT_FOLLOWERS_MAX: usize = 100;
 /// Longest wait for a change in flight when the caller sets no deadline, in milliseconds: one attempt and its pause.

@@ -84,6 +84,22 @@ impl Operation {
     }
 }
 
+impl OperationHash {
+    /// Reads the hash as it is written in stamps and audit records: 64 hexadecimal digits.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let digits = text.as_bytes();
+        if digits.len() != 64 || !digits.iter().all(u8::is_ascii_hexdigit) {
+            return None;
+        }
+        let mut hash = [0; 32];
+        for (byte, pair) in hash.iter_mut().zip(digits.chunks_exact(2)) {
+            *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+        }
+        Some(Self(hash))
+    }
+}
+
 impl fmt::Display for OperationHash {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(&hex(&self.0))
@@ -123,6 +139,15 @@ mod tests {
         let operation = operation(["shop", "acct_1", "refunds.create", "1001", ""]);
         assert_eq!(operation.key(1), "tg1-d22debf0625cb0a2393ba99c24aa56094900201ba49bd898af1e0406f1289993");
         assert_ne!(operation.key(1), operation.key(2));
+    }
+
+    #[test]
+    fn a_hash_is_read_as_it_is_written() {
+        let hash = operation(["shop", "acct_1", "refunds.create", "1001", ""]).hash();
+        assert_eq!(OperationHash::parse(&hash.to_string()), Some(hash));
+        for text in ["", "00", &format!("{hash}0"), &"+f".repeat(32), &"é".repeat(32)] {
+            assert_eq!(OperationHash::parse(text), None, "{text}");
+        }
     }
 
     proptest! {
