@@ -1,9 +1,12 @@
 //! The record of who did what: builds the records and hands them to the store. Whether a call may happen at all, and in
 //! which transaction a change's records are written, is decided elsewhere.
 
+pub mod checkpoint;
 mod id;
+pub mod note;
 pub mod record;
 mod terms;
+pub mod tree;
 
 use std::sync::Arc;
 

@@ -5,6 +5,7 @@ pub mod clock;
 pub mod cursor;
 pub mod drain;
 pub mod fingerprint;
+pub mod identifier;
 pub mod limits;
 pub mod operation;
 pub mod planted;
