@@ -13,6 +13,8 @@ use std::sync::Arc;
 pub use record::{Outcome, Param, Phase, Record, Shown};
 pub use terms::terms;
 
+use sha2::{Digest as _, Sha256};
+
 use crate::contract::{Pair, Sensitivity};
 use crate::domain::caller::Caller;
 use crate::domain::clock::Clock;
@@ -21,6 +23,8 @@ use crate::store::{self, AuditRow, Batch, Store};
 
 use id::Ids;
 
+/// What a leaf begins with before it is hashed, so that no node is taken for one (RFC 6962, section 2.1).
+const LEAF: u8 = 0;
 /// Version of the key behind the hashes of personal values; stored with each, so that a key can be replaced.
 const HASH_VERSION: u8 = 1;
 
@@ -109,7 +113,8 @@ impl Record {
     /// When the encoder reports a fault.
     pub fn row(&self) -> Result<AuditRow, Error> {
         let record = serde_json::to_vec(self).map_err(Error::Encode)?;
-        Ok(AuditRow { id: self.id.clone(), record })
+        let leaf = Sha256::new().chain_update([LEAF]).chain_update(&record).finalize().into();
+        Ok(AuditRow { id: self.id.clone(), leaf, record })
     }
 }
 
@@ -117,6 +122,7 @@ impl Record {
 mod tests {
     use super::*;
     use crate::domain::clock::ManualClock;
+    use crate::store::Terms;
 
     fn caller() -> Caller {
         Caller { name: "billing".to_owned(), namespace: "shop".to_owned(), admin: false }
@@ -129,7 +135,7 @@ mod tests {
     #[tokio::test]
     async fn a_record_shows_each_value_as_its_sensitivity_allows() {
         let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(folder.path()).unwrap();
+        let store = Store::open(folder.path(), Terms::default()).unwrap();
         let clock = Arc::new(ManualClock::at(1_800_000_000_000));
         let auditor = Auditor::new(store.clone(), clock, HashKey::new([3; 32])).unwrap();
         let mut record =
@@ -160,13 +166,13 @@ mod tests {
     #[tokio::test]
     async fn a_record_that_nobody_waits_for_is_kept_too() {
         let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(folder.path()).unwrap();
+        let store = Store::open(folder.path(), Terms::default()).unwrap();
         let clock = Arc::new(ManualClock::at(1_800_000_000_000));
         let auditor = Auditor::new(store.clone(), clock, HashKey::new([3; 32])).unwrap();
         let record = auditor.record(Phase::Read, &caller(), "tollgate.v1.RefundService/GetRefund");
         auditor.append(&record).unwrap();
         store.close().await;
-        let store = Store::open(folder.path()).unwrap();
+        let store = Store::open(folder.path(), Terms::default()).unwrap();
         assert_eq!(store.audit_after(0, 10).await.unwrap()[0].row, record.row().unwrap());
     }
 }

@@ -209,7 +209,8 @@ impl Ledger {
     }
 
     async fn commit(&self, hash: OperationHash, record: &Record, audit: &audit::Record) -> Result<(), Error> {
-        let operations = vec![OperationRow { hash, record: record.encode()? }];
+        let listed = !matches!(record.state, State::Settled(_));
+        let operations = vec![OperationRow { hash, record: record.encode()?, listed }];
         let batch = Batch { operations, audit: vec![audit.row()?], ..Batch::default() };
         self.store.commit(batch).await.map(drop).map_err(not_recorded)
     }

@@ -29,7 +29,7 @@ use crate::gateway::{Account, Gateway};
 use crate::grpc::{Api, access::Callers};
 use crate::ledger::Ledger;
 use crate::ops;
-use crate::store::Store;
+use crate::store::{Store, Terms};
 use crate::stripe::{self, AccountError, AccountHeader, Client, Key};
 use crate::telemetry::metrics::Metrics;
 use crate::webhook;
@@ -116,7 +116,7 @@ pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Running, Err
     let (hooks, webhook_address) = bind(config.listen.webhook).await?;
     let (operations, ops_address) = bind(config.listen.ops).await?;
     let metrics = Metrics::new()?;
-    let store = Store::open(&config.data)?;
+    let store = Store::open(&config.data, Terms::default())?;
     metrics.audit_dropped({
         let store = store.clone();
         move || store.lazily_dropped()

@@ -14,6 +14,7 @@ mod rows;
 mod schema;
 mod shared;
 mod tail;
+mod terms;
 mod writer;
 
 use std::path::Path;
@@ -25,16 +26,17 @@ use tokio::sync::{Semaphore, oneshot, watch};
 
 pub use self::error::Error;
 pub use self::rows::{
-    Appended, AuditRow, Batch, NewEvent, OperationRow, Receipt, Setting, StoredAudit, StoredEvent,
+    Appended, AuditRow, Batch, JournalRow, NewEvent, OperationRow, Receipt, Setting, StoredAudit,
+    StoredEvent, StoredOperation,
 };
+pub use self::terms::Terms;
 
-use self::commit::Last;
+use self::commit::stored;
 use self::files::Folder;
 use self::limits::{BATCH_BYTES_MAX, QUEUE_BATCHES_MAX};
 use self::readers::Readers;
 use self::shared::Shared;
-use self::tail::Tail;
-use self::writer::{Job, Pending, Writer};
+use self::writer::{Job, Opened, Pending, Writer};
 use crate::domain::clock::UnixMillis;
 use crate::domain::operation::OperationHash;
 use crate::domain::planted;
@@ -51,29 +53,29 @@ pub struct Store {
     places: Arc<Semaphore>,
     readers: Arc<Readers>,
     log_id: u64,
+    terms: Terms,
 }
 
 impl Store {
-    /// Opens the data folder, and makes it if it is missing. Blocks on the disk.
+    /// Opens the data folder, and makes it if it is missing; its rows are found by `terms`. Blocks on the disk.
     ///
     /// # Errors
     /// [`Error::Locked`] while another gateway has the folder, [`Error::TooNew`] when a newer build made it, and
     /// whatever the disk says.
-    pub fn open(dir: &Path) -> Result<Self, Error> {
+    pub fn open(dir: &Path, terms: Terms) -> Result<Self, Error> {
         let folder = Folder::claim(dir)?;
-        let connection = schema::open_writer(&folder.database)?;
+        let (opened, tail) = Opened::open(&folder.database, terms)?;
         planted::point("open-migrated");
-        let log_id = log_id(&connection)?;
-        let last = Last::load(&connection)?;
-        let shared = Arc::new(Shared::new(Tail::load(&connection)?, last));
+        let log_id = log_id(opened.connection())?;
+        let shared = Arc::new(Shared::new(tail, opened.last));
         let readers = Arc::new(Readers::new(folder.database.clone()));
         let (jobs, queue) = mpsc::channel();
-        let writer = Writer::new(folder.database, folder.lock, connection, last, Arc::clone(&shared), queue);
+        let writer = Writer::new(folder.database, folder.lock, opened, terms, Arc::clone(&shared), queue);
         std::thread::Builder::new()
             .name("store".to_owned())
             .spawn(move || writer.run())
             .map_err(|error| Error::Io(error.to_string()))?;
-        Ok(Self { shared, jobs, places: Arc::new(Semaphore::new(QUEUE_BATCHES_MAX)), readers, log_id })
+        Ok(Self { shared, jobs, places: Arc::new(Semaphore::new(QUEUE_BATCHES_MAX)), readers, log_id, terms })
     }
 
     /// Makes the rows durable, all or none. Batches that wait at the same time share one transaction and one sync.
@@ -125,6 +127,46 @@ impl Store {
         }
         let hash = *hash;
         self.readers.read(move |connection| query::operation(connection, &hash)).await
+    }
+
+    /// Operations after `after`, in the order of their hashes, whose newest record is listed; at most `count_max`, and
+    /// fewer when some left the list meanwhile: `after` the last of them goes on, and only an empty answer is the end.
+    ///
+    /// # Errors
+    /// [`Error::Uncertain`] while it is not known whether some operation's last write is stored; whatever the disk says.
+    pub async fn listed(
+        &self,
+        after: Option<OperationHash>,
+        count_max: usize,
+    ) -> Result<Vec<StoredOperation>, Error> {
+        let page = self.shared.tail().listed(after, count_max)?;
+        let read = move |connection: &rusqlite::Connection| {
+            let mut found = Vec::with_capacity(page.len());
+            for (hash, record) in page {
+                match record {
+                    Some(record) => found.push(StoredOperation { hash, record }),
+                    None => found.extend(query::listed(connection, hash)?),
+                }
+            }
+            Ok(found)
+        };
+        self.readers.read(read).await
+    }
+
+    /// Newest records after `sequence` (0 for all) that are not listed, in the order they were written, at most
+    /// `count_max`. Only what is indexed counts, which all is once the store has been quiet for a moment. Each may be
+    /// replaced while it is looked at.
+    ///
+    /// # Errors
+    /// Whatever the disk says.
+    pub async fn unlisted_after(&self, sequence: u64, count_max: usize) -> Result<Vec<JournalRow>, Error> {
+        let mut rows = self
+            .readers
+            .read(move |connection| query::unlisted_after(connection, sequence, count_max))
+            .await?;
+        let tail = self.shared.tail();
+        rows.retain(|row| !tail.holds(&row.hash));
+        Ok(rows)
     }
 
     /// Events after `position` in log order: at most `count_max` of them, and no more once their bodies exceed
@@ -196,19 +238,85 @@ impl Store {
         self.readers.read(move |connection| query::position_received_at(connection, time, head)).await
     }
 
+    /// Events with this term after `position` in log order, at most `count_max`.
+    ///
+    /// # Errors
+    /// Whatever the disk says.
+    pub async fn events_with(
+        &self,
+        term: &str,
+        position: u64,
+        count_max: usize,
+    ) -> Result<Vec<StoredEvent>, Error> {
+        let (terms, term, after, head) = (self.terms, term.to_owned(), stored(position), stored(self.head()));
+        self.readers
+            .read(move |connection| terms.events_with(connection, &term, after, head, count_max))
+            .await
+    }
+
     /// Audit records after `sequence` (0 for all) in the order of their commits, at most `count_max`.
     ///
     /// # Errors
     /// Whatever the disk says.
     pub async fn audit_after(&self, sequence: u64, count_max: usize) -> Result<Vec<StoredAudit>, Error> {
-        self.readers.read(move |connection| query::audit_after(connection, sequence, count_max)).await
+        let head = self.audit_sequence();
+        self.readers.read(move |connection| query::audit_after(connection, sequence, head, count_max)).await
     }
 
-    /// The value of a setting, or `None` if it was never kept.
+    /// Audit records before `sequence` (`u64::MAX` for all), the latest first, at most `count_max`.
     ///
     /// # Errors
     /// Whatever the disk says.
+    pub async fn audit_before(&self, sequence: u64, count_max: usize) -> Result<Vec<StoredAudit>, Error> {
+        let sequence = sequence.min(self.audit_sequence().saturating_add(1));
+        self.readers.read(move |connection| query::audit_before(connection, sequence, count_max)).await
+    }
+
+    /// Audit records with this term after `sequence`, in the order of their commits, at most `count_max`.
+    ///
+    /// # Errors
+    /// Whatever the disk says.
+    pub async fn audit_with(
+        &self,
+        term: &str,
+        sequence: u64,
+        count_max: usize,
+    ) -> Result<Vec<StoredAudit>, Error> {
+        let (terms, term, after, head) =
+            (self.terms, term.to_owned(), stored(sequence), stored(self.audit_sequence()));
+        self.readers.read(move |connection| terms.audit_with(connection, &term, after, head, count_max)).await
+    }
+
+    /// The sequence of the newest durable audit record, 0 before the first; it announces every change.
+    #[must_use]
+    pub fn audit_head(&self) -> watch::Receiver<u64> {
+        self.shared.audit_head.subscribe()
+    }
+
+    /// Erases the audit records up to and including `sequence`, and what they were found by; their ids and leaves stay.
+    /// Commits go on in between. What an error interrupts is done when it is asked for again.
+    ///
+    /// # Errors
+    /// As for [`Store::commit`].
+    pub async fn erase_audit(&self, sequence: u64) -> Result<(), Error> {
+        let up_to = stored(sequence.min(self.audit_sequence()));
+        loop {
+            let (answer, answered) = oneshot::channel();
+            self.jobs.send(Job::EraseAudit(up_to, answer)).map_err(|_| Error::Closed)?;
+            if answered.await.unwrap_or(Err(Error::Uncertain))? >= up_to {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The value of a setting of either kind, or `None` if it was never kept.
+    ///
+    /// # Errors
+    /// [`Error::Uncertain`] while it is not known whether its last replacement is stored; whatever the disk says.
     pub async fn setting(&self, name: &str) -> Result<Option<Vec<u8>>, Error> {
+        if self.shared.tail().doubts_setting(name) {
+            return Err(Error::Uncertain);
+        }
         let name = name.to_owned();
         self.readers.read(move |connection| query::setting(connection, &name)).await
     }
@@ -256,6 +364,10 @@ impl Store {
 
     fn head(&self) -> u64 {
         *self.shared.head.borrow()
+    }
+
+    fn audit_sequence(&self) -> u64 {
+        *self.shared.audit_head.borrow()
     }
 }
 

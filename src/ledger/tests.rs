@@ -13,6 +13,7 @@ use crate::audit::Auditor;
 use crate::contract::{self, Host, Paging, Pair, Sensitivity, Verb};
 use crate::domain::caller::Caller;
 use crate::domain::clock::ManualClock;
+use crate::store::Terms;
 use crate::stripe::{Answer, Body, Trouble};
 
 const SUCCESS: &str = r#"{"id":"re_1","object":"refund","amount":500,"currency":"eur"}"#;
@@ -56,7 +57,7 @@ impl Stage {
     }
 
     fn on(folder: TempDir, clock: Arc<ManualClock>) -> Self {
-        let store = Store::open(folder.path()).unwrap();
+        let store = Store::open(folder.path(), Terms::default()).unwrap();
         let ledger = Ledger::new(store.clone(), clock.clone(), HashKey::new([1; 32]));
         let auditor = Auditor::new(store.clone(), clock.clone(), HashKey::new([2; 32])).unwrap();
         Self { folder, store, clock, ledger, auditor, repeatable: false }

@@ -29,6 +29,15 @@ impl From<rusqlite::Error> for Failure {
     }
 }
 
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Before(error) => error.into(),
+            Failure::AtCommit(_) => Self::Uncertain,
+        }
+    }
+}
+
 impl Last {
     /// What the database holds. The newest journal row of all is never superseded, so its number is not given out anew.
     pub(super) fn load(connection: &Connection) -> Result<Self, Error> {
@@ -66,6 +75,7 @@ pub(super) fn write(
             append_operations(transaction, &mut last.journal, &batch.operations)?;
             append_audit(transaction, &mut last.audit, &batch.audit)?;
             keep_settings(transaction, &batch.settings)?;
+            replace_settings(transaction, &batch.state)?;
             let append = |event| append_event(transaction, &mut last.position, event);
             receipts.push(Receipt { events: batch.events.iter().map(append).collect::<Result<_, _>>()? });
         }
@@ -79,8 +89,8 @@ fn append_operations(connection: &Connection, seq: &mut i64, rows: &[OperationRo
     for row in rows {
         *seq += 1;
         connection
-            .prepare_cached("INSERT INTO journal (seq, operation, record) VALUES (?1, ?2, ?3)")?
-            .execute(params![*seq, row.hash.0, row.record])?;
+            .prepare_cached("INSERT INTO journal (seq, operation, record, listed) VALUES (?1, ?2, ?3, ?4)")?
+            .execute(params![*seq, row.hash.0, row.record, row.listed])?;
     }
     Ok(())
 }
@@ -89,8 +99,8 @@ fn append_audit(connection: &Connection, seq: &mut i64, rows: &[AuditRow]) -> ru
     for row in rows {
         *seq += 1;
         connection
-            .prepare_cached("INSERT INTO audit (seq, id, record) VALUES (?1, ?2, ?3)")?
-            .execute(params![*seq, row.id, row.record])?;
+            .prepare_cached("INSERT INTO audit (seq, id, leaf, record) VALUES (?1, ?2, ?3, ?4)")?
+            .execute(params![*seq, row.id, row.leaf, row.record])?;
     }
     Ok(())
 }
@@ -99,6 +109,18 @@ fn keep_settings(connection: &Connection, settings: &[Setting]) -> rusqlite::Res
     for setting in settings {
         connection
             .prepare_cached("INSERT INTO settings (name, value) VALUES (?1, ?2) ON CONFLICT DO NOTHING")?
+            .execute(params![setting.name, setting.value])?;
+    }
+    Ok(())
+}
+
+fn replace_settings(connection: &Connection, settings: &[Setting]) -> rusqlite::Result<()> {
+    for setting in settings {
+        connection
+            .prepare_cached(
+                "INSERT INTO state (name, value) VALUES (?1, ?2)
+                 ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+            )?
             .execute(params![setting.name, setting.value])?;
     }
     Ok(())
@@ -144,6 +166,14 @@ pub(super) fn counter(connection: &Connection, name: &str) -> rusqlite::Result<i
         .query_row([name], |row| row.get(0))
         .optional()
         .map(Option::unwrap_or_default)
+}
+
+/// Moves a counter of the database.
+pub(super) fn set_counter(connection: &Connection, name: &str, value: i64) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached("UPDATE counters SET value = ?2 WHERE name = ?1")?
+        .execute(params![name, value])
+        .map(drop)
 }
 
 /// SQLite counts in signed numbers; none of ours is negative.

@@ -30,6 +30,17 @@ pub(super) const TAIL_BYTES_MAX: usize = 8 << 20;
 /// Quiet time after which the tail is indexed although it is short, which also erases superseded records.
 pub(super) const INDEX_QUIET: Duration = Duration::from_millis(200);
 
+/// Rows of each log that one pass of the index of terms takes; the callers of the next commit wait for it.
+pub(super) const TERMS_ROWS_MAX: usize = 256;
+/// Bytes of rows after which a pass of the index of terms ends.
+pub(super) const TERMS_BYTES_MAX: usize = 1 << 20;
+/// Rows beyond the index of terms that call for a pass although callers wait; a search reads as many.
+pub(super) const TERMS_BEHIND_ROWS_MAX: i64 = 4096;
+/// Rows of a log whose terms lie together; a search asks once for each.
+pub(super) const TERMS_BUCKET_ROWS: i64 = 1 << 16;
+/// Audit records that one transaction erases.
+pub(super) const ERASE_ROWS_MAX: i64 = 256;
+
 /// Connections that read beside the writer.
 pub(super) const READERS_MAX: usize = 4;
 /// Pages of write-ahead log after which SQLite copies them into the database, inside the commit that crosses it.

@@ -3,7 +3,7 @@
 use rusqlite::{Connection, OptionalExtension as _, Row, Rows, params};
 
 use super::commit::{number, stored};
-use super::rows::{AuditRow, NewEvent, StoredAudit, StoredEvent};
+use super::rows::{AuditRow, JournalRow, NewEvent, StoredAudit, StoredEvent, StoredOperation};
 use crate::domain::clock::UnixMillis;
 use crate::domain::operation::OperationHash;
 
@@ -17,6 +17,39 @@ pub(super) fn operation(connection: &Connection, hash: &OperationHash) -> rusqli
         .optional()
 }
 
+/// The indexed record of an operation if it is listed.
+pub(super) fn listed(
+    connection: &Connection,
+    hash: OperationHash,
+) -> rusqlite::Result<Option<StoredOperation>> {
+    connection
+        .prepare_cached(
+            "SELECT record FROM operation_index JOIN journal USING (seq)
+             WHERE operation_index.operation = ?1 AND listed",
+        )?
+        .query_row([hash.0], |row| Ok(StoredOperation { hash, record: row.get(0)? }))
+        .optional()
+}
+
+/// Indexed records after `sequence` that are not listed, at most `count_max`.
+pub(super) fn unlisted_after(
+    connection: &Connection,
+    sequence: u64,
+    count_max: usize,
+) -> rusqlite::Result<Vec<JournalRow>> {
+    connection
+        .prepare_cached(
+            "SELECT seq, journal.operation, record FROM journal JOIN operation_index USING (seq)
+             WHERE seq > ?1 AND NOT listed AND operation_index.operation = journal.operation
+             ORDER BY seq LIMIT ?2",
+        )?
+        .query_map(params![stored(sequence), limit(count_max)], |row| {
+            let hash = OperationHash(row.get(1)?);
+            Ok(JournalRow { sequence: number(row.get(0)?), hash, record: row.get(2)? })
+        })?
+        .collect()
+}
+
 /// Events after `position` up to `head`, at most `count_max`, and none beyond `bytes_max` but the first.
 pub(super) fn events_after(
     connection: &Connection,
@@ -28,8 +61,7 @@ pub(super) fn events_after(
     let mut statement = connection.prepare_cached(
         "SELECT * FROM events WHERE position > ?1 AND position <= ?2 ORDER BY position LIMIT ?3",
     )?;
-    let count_max = i64::try_from(count_max).unwrap_or(i64::MAX);
-    within(statement.query(params![stored(position), stored(head), count_max])?, bytes_max)
+    within(statement.query(params![stored(position), stored(head), limit(count_max)])?, bytes_max)
 }
 
 /// Events before `position`, the latest first, with the limits of [`events_after`].
@@ -41,8 +73,7 @@ pub(super) fn events_before(
 ) -> rusqlite::Result<Vec<StoredEvent>> {
     let mut statement = connection
         .prepare_cached("SELECT * FROM events WHERE position < ?1 ORDER BY position DESC LIMIT ?2")?;
-    let count_max = i64::try_from(count_max).unwrap_or(i64::MAX);
-    within(statement.query(params![stored(position), count_max])?, bytes_max)
+    within(statement.query(params![stored(position), limit(count_max)])?, bytes_max)
 }
 
 fn within(mut rows: Rows<'_>, bytes_max: usize) -> rusqlite::Result<Vec<StoredEvent>> {
@@ -67,6 +98,14 @@ pub(super) fn event(connection: &Connection, id: &str, head: u64) -> rusqlite::R
              WHERE event_marks.id = ?1 AND position <= ?2",
         )?
         .query_row(params![id, stored(head)], event_of)
+        .optional()
+}
+
+/// The event at this position.
+pub(super) fn event_at(connection: &Connection, position: i64) -> rusqlite::Result<Option<StoredEvent>> {
+    connection
+        .prepare_cached("SELECT * FROM events WHERE position = ?1")?
+        .query_row([position], event_of)
         .optional()
 }
 
@@ -101,27 +140,56 @@ pub(super) fn position_received_at(
     Ok(low)
 }
 
-/// Audit records after `sequence`, at most `count_max`.
+/// Audit records after `sequence` up to `head`, at most `count_max`.
 pub(super) fn audit_after(
+    connection: &Connection,
+    sequence: u64,
+    head: u64,
+    count_max: usize,
+) -> rusqlite::Result<Vec<StoredAudit>> {
+    connection
+        .prepare_cached("SELECT * FROM audit WHERE seq > ?1 AND seq <= ?2 ORDER BY seq LIMIT ?3")?
+        .query_map(params![stored(sequence), stored(head), limit(count_max)], audit_of)?
+        .collect()
+}
+
+/// Audit records before `sequence`, the latest first, at most `count_max`.
+pub(super) fn audit_before(
     connection: &Connection,
     sequence: u64,
     count_max: usize,
 ) -> rusqlite::Result<Vec<StoredAudit>> {
     connection
-        .prepare_cached("SELECT seq, id, record FROM audit WHERE seq > ?1 ORDER BY seq LIMIT ?2")?
-        .query_map(params![stored(sequence), i64::try_from(count_max).unwrap_or(i64::MAX)], |row| {
-            let record = AuditRow { id: row.get(1)?, record: row.get(2)? };
-            Ok(StoredAudit { sequence: number(row.get(0)?), row: record })
-        })?
+        .prepare_cached("SELECT * FROM audit WHERE seq < ?1 ORDER BY seq DESC LIMIT ?2")?
+        .query_map(params![stored(sequence), limit(count_max)], audit_of)?
         .collect()
 }
 
-/// The value of a setting.
+/// One audit record.
+pub(super) fn audit(connection: &Connection, sequence: i64) -> rusqlite::Result<Option<StoredAudit>> {
+    connection
+        .prepare_cached("SELECT * FROM audit WHERE seq = ?1")?
+        .query_row([sequence], audit_of)
+        .optional()
+}
+
+fn audit_of(row: &Row<'_>) -> rusqlite::Result<StoredAudit> {
+    let record = AuditRow { id: row.get("id")?, leaf: row.get("leaf")?, record: row.get("record")? };
+    Ok(StoredAudit { sequence: number(row.get("seq")?), row: record })
+}
+
+/// The value of a setting of either kind.
 pub(super) fn setting(connection: &Connection, name: &str) -> rusqlite::Result<Option<Vec<u8>>> {
     connection
-        .prepare_cached("SELECT value FROM settings WHERE name = ?1")?
+        .prepare_cached(
+            "SELECT value FROM settings WHERE name = ?1 UNION ALL SELECT value FROM state WHERE name = ?1",
+        )?
         .query_row([name], |row| row.get(0))
         .optional()
+}
+
+fn limit(count_max: usize) -> i64 {
+    i64::try_from(count_max).unwrap_or(i64::MAX)
 }
 
 fn event_of(row: &Row<'_>) -> rusqlite::Result<StoredEvent> {

@@ -14,11 +14,35 @@ pub struct Batch {
     pub events: Vec<NewEvent>,
     /// Settings that are written once and then stand.
     pub settings: Vec<Setting>,
+    /// Settings that replace their earlier values; a name is of one kind only.
+    pub state: Vec<Setting>,
 }
 
 /// The record of one operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OperationRow {
+    /// The operation.
+    pub hash: OperationHash,
+    /// Its state, encoded by the ledger.
+    pub record: Vec<u8>,
+    /// Whether [`Store::listed`](super::Store::listed) shows the operation while this is its newest record.
+    pub listed: bool,
+}
+
+/// The newest record of an operation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredOperation {
+    /// The operation.
+    pub hash: OperationHash,
+    /// Its state, encoded by the ledger.
+    pub record: Vec<u8>,
+}
+
+/// The newest record of an operation, with its place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JournalRow {
+    /// Its place in the journal; a later record has a higher one.
+    pub sequence: u64,
     /// The operation.
     pub hash: OperationHash,
     /// Its state, encoded by the ledger.
@@ -30,7 +54,9 @@ pub struct OperationRow {
 pub struct AuditRow {
     /// Its id, `aud_...`.
     pub id: String,
-    /// Its canonical bytes.
+    /// What stands for the record in proofs, whether its bytes are still kept or not.
+    pub leaf: [u8; 32],
+    /// Its canonical bytes; empty once they are erased.
     pub record: Vec<u8>,
 }
 
@@ -106,7 +132,7 @@ impl Batch {
         let operations = self.operations.iter().map(|row| row.record.len());
         let audit = self.audit.iter().map(AuditRow::bytes);
         let events = self.events.iter().map(|event| event.json.len() + event.id.len() + event.kind.len());
-        let settings = self.settings.iter().map(|setting| setting.value.len());
+        let settings = self.settings.iter().chain(&self.state).map(|setting| setting.value.len());
         operations.chain(audit).chain(events).chain(settings).sum()
     }
 }
@@ -114,7 +140,7 @@ impl Batch {
 impl AuditRow {
     /// Bytes of the row.
     pub(super) fn bytes(&self) -> usize {
-        self.id.len() + self.record.len()
+        self.id.len() + self.leaf.len() + self.record.len()
     }
 }
 

@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
+use sha2::{Digest as _, Sha256};
 
 use super::error::Error;
 use super::limits::{BUSY_WAIT_MAX, CACHE_KIB, CHECKPOINT_PAGES, WAL_BYTES_KEPT};
@@ -12,7 +13,17 @@ use super::limits::{BUSY_WAIT_MAX, CACHE_KIB, CHECKPOINT_PAGES, WAL_BYTES_KEPT};
 /// `journal` and `audit` only grow at their end; the random keys of `operation_index` are written in sorted lots away
 /// from the callers, since a random index on their path costs more than half of the throughput. `event_marks` outlives
 /// the events, so that a late redelivery is still known.
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[Migration] = &[
+    |transaction| transaction.execute_batch(FIRST),
+    |transaction| {
+        transaction.execute_batch(SECOND)?;
+        fill_leaves(transaction)
+    },
+];
+
+type Migration = fn(&Transaction<'_>) -> rusqlite::Result<()>;
+
+const FIRST: &str = "
     CREATE TABLE settings (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT, WITHOUT ROWID;
     CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID;
     INSERT INTO counters VALUES ('journal_indexed', 0), ('openings', 0);
@@ -25,7 +36,37 @@ const MIGRATIONS: &[&str] = &["
         source INTEGER NOT NULL, json TEXT NOT NULL
     ) STRICT;
     CREATE TABLE event_marks (id TEXT PRIMARY KEY, position INTEGER NOT NULL) STRICT, WITHOUT ROWID;
-"];
+";
+
+/// Operations written before there was a flag are listed, since whether they are unresolved cannot be told here.
+///
+/// `terms` and `listed_operations` are written behind the callers, like `operation_index`. A bucket is a stretch of a
+/// log, so that what is added together lies together, however long the log has become.
+const SECOND: &str = "
+    ALTER TABLE journal ADD COLUMN listed INTEGER NOT NULL DEFAULT 1;
+    CREATE TABLE listed_operations (operation BLOB PRIMARY KEY) STRICT, WITHOUT ROWID;
+    INSERT INTO listed_operations SELECT operation FROM operation_index;
+    ALTER TABLE audit ADD COLUMN leaf BLOB NOT NULL DEFAULT x'';
+    CREATE TABLE terms (
+        log INTEGER, bucket INTEGER, term INTEGER, seq INTEGER, PRIMARY KEY (log, bucket, term, seq)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE state (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT, WITHOUT ROWID;
+    INSERT INTO counters VALUES
+        ('terms_version', 0), ('terms_audit', 0), ('terms_events', 0), ('audit_erased', 0);
+";
+
+/// Gives the audit records from before leaves were stored the leaf of RFC 6962, section 2.1.
+fn fill_leaves(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+    let mut rows = transaction.prepare("SELECT seq, record FROM audit")?;
+    let mut rows = rows.query([])?;
+    let mut fill = transaction.prepare("UPDATE audit SET leaf = ?2 WHERE seq = ?1")?;
+    while let Some(row) = rows.next()? {
+        let record: Vec<u8> = row.get(1)?;
+        let leaf: [u8; 32] = Sha256::new().chain_update([0]).chain_update(record).finalize().into();
+        fill.execute((row.get::<_, i64>(0)?, leaf))?;
+    }
+    Ok(())
+}
 
 /// Opens the database for writing, migrates it and makes sure that all it shows is on the disk.
 pub(super) fn open_writer(path: &Path) -> Result<Connection, Error> {
@@ -69,7 +110,7 @@ fn migrate(connection: &mut Connection) -> Result<(), Error> {
     let done = usize::try_from(found).map_err(|_| Error::Corrupt(format!("it has schema {found}")))?;
     let missing = MIGRATIONS.get(done..).ok_or(Error::TooNew { found, known })?;
     for migration in missing {
-        transaction.execute_batch(migration)?;
+        migration(&transaction)?;
     }
     if !missing.is_empty() {
         transaction.pragma_update(None, "user_version", known)?;

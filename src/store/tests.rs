@@ -15,10 +15,35 @@ fn hash(number: u8) -> OperationHash {
     OperationHash([number; 32])
 }
 
+/// Everything is found by its words.
+fn terms() -> Terms {
+    Terms {
+        version: 1,
+        audit: |record| words(&String::from_utf8_lossy(record)),
+        event: |event| words(&event.json),
+    }
+}
+
+fn words(text: &str) -> Vec<String> {
+    text.split([' ', '"']).map(str::to_owned).collect()
+}
+
+fn audit(id: &str, text: &str) -> AuditRow {
+    AuditRow {
+        id: id.to_owned(),
+        leaf: [u8::try_from(text.len() % 256).unwrap(); 32],
+        record: text.as_bytes().to_vec(),
+    }
+}
+
 fn record(number: u8, text: &str) -> Batch {
     Batch {
-        operations: vec![OperationRow { hash: hash(number), record: text.as_bytes().to_vec() }],
-        audit: vec![AuditRow { id: format!("aud_{text}"), record: text.as_bytes().to_vec() }],
+        operations: vec![OperationRow {
+            hash: hash(number),
+            record: text.as_bytes().to_vec(),
+            listed: false,
+        }],
+        audit: vec![audit(&format!("aud_{text}"), text)],
         ..Batch::default()
     }
 }
@@ -79,7 +104,7 @@ fn events(events: Vec<NewEvent>) -> Batch {
 #[tokio::test]
 async fn a_committed_batch_reads_back_also_after_reopening() {
     let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(dir.path()).unwrap();
+    let store = Store::open(dir.path(), terms()).unwrap();
     store.commit(record(1, "first")).await.unwrap();
     store.commit(record(1, "second")).await.unwrap();
     let receipt = store.commit(events(vec![event("evt_1", 10)])).await.unwrap();
@@ -88,7 +113,7 @@ async fn a_committed_batch_reads_back_also_after_reopening() {
     for reopened in [false, true] {
         let store = if reopened {
             store.close().await;
-            Store::open(dir.path()).unwrap()
+            Store::open(dir.path(), terms()).unwrap()
         } else {
             store.clone()
         };
@@ -108,11 +133,11 @@ async fn a_committed_batch_reads_back_also_after_reopening() {
 #[tokio::test]
 async fn a_repeated_event_answers_its_first_position_in_the_same_group_and_after_reopening() {
     let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(dir.path()).unwrap();
+    let store = Store::open(dir.path(), terms()).unwrap();
     let batch = events(vec![event("evt_1", 1), event("evt_2", 2), event("evt_1", 3)]);
     assert_eq!(positions(&store.commit(batch.clone()).await.unwrap()), [(1, false), (2, false), (1, true)]);
     store.close().await;
-    let store = Store::open(dir.path()).unwrap();
+    let store = Store::open(dir.path(), terms()).unwrap();
     let again = events(vec![event("evt_2", 4), event("evt_3", 5)]);
     assert_eq!(positions(&store.commit(again).await.unwrap()), [(2, true), (3, false)]);
     assert_eq!(store.event("evt_1").await.unwrap().unwrap().event.received_ms, 1);
@@ -122,7 +147,7 @@ async fn a_repeated_event_answers_its_first_position_in_the_same_group_and_after
 async fn many_committers_share_transactions_and_get_contiguous_positions() {
     const COMMITTERS: u64 = 64;
     let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(dir.path()).unwrap();
+    let store = Store::open(dir.path(), terms()).unwrap();
     let blocker = rusqlite::Connection::open(database(&dir)).unwrap();
     blocker.execute_batch("BEGIN IMMEDIATE").unwrap();
     let committers: Vec<_> = (0..COMMITTERS)
@@ -148,7 +173,7 @@ async fn many_committers_share_transactions_and_get_contiguous_positions() {
 #[tokio::test]
 async fn a_page_of_events_ends_at_its_count_its_bytes_and_the_head() {
     let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(dir.path()).unwrap();
+    let store = Store::open(dir.path(), terms()).unwrap();
     assert_eq!(store.events_oldest().await, Ok(None));
     assert_eq!(store.event_position_at(0).await, Ok(1));
     let all = (1..=5).map(|number| event(&format!("evt_{number}"), number * 10)).collect();
@@ -173,9 +198,9 @@ async fn a_page_of_events_ends_at_its_count_its_bytes_and_the_head() {
 #[tokio::test]
 async fn the_head_announces_events_and_lazy_audit_rows_come_along() {
     let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(dir.path()).unwrap();
+    let store = Store::open(dir.path(), terms()).unwrap();
     let mut head = store.events_head();
-    let row = |number: usize| AuditRow { id: format!("aud_{number}"), record: b"read".to_vec() };
+    let row = |number: usize| audit(&format!("aud_{number}"), "read");
     store.append_audit_lazily(row(1));
     eventually(async || (store.audit_after(0, 10).await.unwrap().len() == 1).then_some(())).await;
     store.append_audit_lazily(row(2));
@@ -184,7 +209,7 @@ async fn the_head_announces_events_and_lazy_audit_rows_come_along() {
     assert_eq!(*head.borrow(), 1);
     store.append_audit_lazily(row(3));
     store.close().await;
-    let store = Store::open(dir.path()).unwrap();
+    let store = Store::open(dir.path(), terms()).unwrap();
     let sequences: Vec<_> =
         store.audit_after(0, 10).await.unwrap().into_iter().map(|row| row.sequence).collect();
     assert_eq!(sequences, [1, 2, 3]);
@@ -195,10 +220,10 @@ async fn the_head_announces_events_and_lazy_audit_rows_come_along() {
 async fn a_replaced_record_leaves_no_bytes_in_the_files() {
     const BODY: &[u8] = b"amount=700&reason=";
     let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(dir.path()).unwrap();
+    let store = Store::open(dir.path(), terms()).unwrap();
     // One record that fits a page and one that has pages of its own.
     for (number, repeat) in [(1, 1), (2, 2000)] {
-        let row = OperationRow { hash: hash(number), record: BODY.repeat(repeat) };
+        let row = OperationRow { hash: hash(number), record: BODY.repeat(repeat), listed: true };
         store.commit(Batch { operations: vec![row], ..Batch::default() }).await.unwrap();
         on_writer(&store, |writer| writer.index(9)).await;
         store.commit(record(number, "settled")).await.unwrap();
@@ -215,7 +240,7 @@ async fn a_replaced_record_leaves_no_bytes_in_the_files() {
 async fn the_folder_and_its_files_are_for_their_owner_alone() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("deep").join("data");
-    let store = Store::open(&data).unwrap();
+    let store = Store::open(&data, terms()).unwrap();
     store.commit(record(1, "first")).await.unwrap();
     let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&data), 0o700);
@@ -253,7 +278,7 @@ proptest! {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         runtime.block_on(async {
             let dir = tempfile::tempdir().unwrap();
-            let mut store = Store::open(dir.path()).unwrap();
+            let mut store = Store::open(dir.path(), terms()).unwrap();
             let mut model = HashMap::new();
             for step in steps {
                 match step {
@@ -261,6 +286,7 @@ proptest! {
                         let row = |(operation, value): &(u8, u16)| OperationRow {
                             hash: hash(*operation),
                             record: value.to_be_bytes().to_vec(),
+                            listed: value % 2 == 1,
                         };
                         let operations = rows.iter().map(row).collect();
                         store.commit(Batch { operations, ..Batch::default() }).await.unwrap();
@@ -269,7 +295,7 @@ proptest! {
                     Step::Index { rows } => on_writer(&store, move |writer| writer.index(rows)).await,
                     Step::Reopen => {
                         store.close().await;
-                        store = Store::open(dir.path()).unwrap();
+                        store = Store::open(dir.path(), terms()).unwrap();
                     }
                 }
                 for operation in 0..6 {

@@ -4,7 +4,7 @@
 mod recovery;
 
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -14,15 +14,18 @@ use rusqlite::Connection;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use self::recovery::Connected;
-use super::commit::{self, Failure, Last, number};
+use super::commit::{self, Failure, Last};
 use super::error::Error;
 use super::index;
 use super::limits::{
-    GROUP_BATCHES_MAX, GROUP_BYTES_MAX, INDEX_QUIET, INDEX_ROWS_MAX, LAZY_WAIT_MAX, RETRY_PAUSE,
-    TAIL_BYTES_MAX,
+    ERASE_ROWS_MAX, GROUP_BATCHES_MAX, GROUP_BYTES_MAX, INDEX_QUIET, INDEX_ROWS_MAX, LAZY_WAIT_MAX,
+    RETRY_PAUSE, TAIL_BYTES_MAX, TERMS_BEHIND_ROWS_MAX, TERMS_ROWS_MAX,
 };
 use super::rows::{AuditRow, Batch, Receipt};
+use super::schema;
 use super::shared::Shared;
+use super::tail::Tail;
+use super::terms::{Reached, Terms};
 use crate::domain::planted;
 
 /// What the writer is asked to do.
@@ -31,6 +34,8 @@ pub(super) enum Job {
     Commit(Pending),
     /// The lazy rows have begun to wait.
     Nudge,
+    /// Erase the next audit records, none beyond this one, and answer up to which all are erased.
+    EraseAudit(i64, oneshot::Sender<Result<i64, Error>>),
     /// Write what waits, close the database and let the folder go.
     Close(oneshot::Sender<()>),
     /// Anything, between two commits.
@@ -46,11 +51,38 @@ pub(super) struct Pending {
     pub(super) place: OwnedSemaphorePermit,
 }
 
+/// A database that was opened, checked and read.
+pub(super) struct Opened {
+    connection: Connection,
+    /// What it holds.
+    pub(super) last: Last,
+    reached: Reached,
+}
+
+impl Opened {
+    /// Opens the database for writing; answers with it the tail that it holds.
+    pub(super) fn open(path: &Path, terms: Terms) -> Result<(Self, Tail), Error> {
+        let mut connection = schema::open_writer(path)?;
+        let reached = Reached::load(&mut connection, terms)?;
+        let last = Last::load(&connection)?;
+        let tail = Tail::load(&connection)?;
+        Ok((Self { connection, last, reached }, tail))
+    }
+
+    /// The connection.
+    pub(super) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+}
+
 /// The writer's state.
 pub(super) struct Writer {
     path: PathBuf,
     connection: Connected,
     last: Last,
+    terms: Terms,
+    /// How far the index of terms reaches.
+    reached: Reached,
     shared: Arc<Shared>,
     jobs: Receiver<Job>,
     /// A job that ended the gathering of a group.
@@ -68,22 +100,24 @@ impl Writer {
     pub(super) fn new(
         path: PathBuf,
         lock: File,
-        connection: Connection,
-        last: Last,
+        opened: Opened,
+        terms: Terms,
         shared: Arc<Shared>,
         jobs: Receiver<Job>,
     ) -> Self {
-        let connection = Connected::Yes(Box::new(connection));
-        let index_at = (shared.tail().indexed() < last.journal).then(Instant::now);
+        let Opened { connection, last, reached } = opened;
         Self {
             path,
-            connection,
+            connection: Connected::Yes(Box::new(connection)),
             last,
+            terms,
+            reached,
             shared,
             jobs,
             next: None,
             flush_at: None,
-            index_at,
+            // A pass that has nothing to do is cheap.
+            index_at: Some(Instant::now()),
             in_doubt: None,
             _lock: lock,
         }
@@ -95,6 +129,10 @@ impl Writer {
             match self.wait() {
                 Ok(Job::Commit(first)) => self.commit(first),
                 Ok(Job::Nudge) => self.flush_at = Some(Instant::now() + LAZY_WAIT_MAX),
+                Ok(Job::EraseAudit(up_to, answer)) => {
+                    // A caller who is gone asks again, or not.
+                    drop(answer.send(self.erase_audit(up_to)));
+                }
                 Ok(Job::Close(closed)) => break Some(closed),
                 #[cfg(test)]
                 Ok(Job::Run(work)) => work(&mut self),
@@ -144,7 +182,11 @@ impl Writer {
             self.flush();
         }
         if self.index_at.is_some_and(|at| at <= now) {
-            self.index(INDEX_ROWS_MAX);
+            if self.shared.tail().indexed() < self.last.journal {
+                self.index(INDEX_ROWS_MAX);
+            } else {
+                self.index_terms();
+            }
         }
     }
 
@@ -154,7 +196,6 @@ impl Writer {
         let (batches, callers): (Vec<_>, Vec<_>) =
             group.into_iter().map(|pending| (pending.batch, (pending.answer, pending.place))).unzip();
         let written = self.write(batches);
-        let index = written.is_ok() && self.tail_is_long();
         let answers = match written {
             Ok(receipts) => receipts.into_iter().map(Ok).collect(),
             Err(error) => vec![Err(error); callers.len()],
@@ -163,9 +204,21 @@ impl Writer {
             // A caller who is gone finds the rows when it asks again.
             drop(caller.send(answer));
         }
-        if index {
+        self.index_what_is_long();
+    }
+
+    /// Indexes although callers may wait, where more of them would wait longer.
+    fn index_what_is_long(&mut self) {
+        if self.tail_is_long() {
             self.index(INDEX_ROWS_MAX);
+        } else if self.terms_behind() > TERMS_BEHIND_ROWS_MAX {
+            self.index_terms();
         }
+    }
+
+    /// Rows that the index of terms does not know yet.
+    fn terms_behind(&self) -> i64 {
+        if self.terms.version == 0 { 0 } else { self.reached.behind(self.last) }
     }
 
     /// Whether the tail takes more memory than it should.
@@ -235,11 +288,9 @@ impl Writer {
                 seq += 1;
                 tail.append(seq, row);
             }
-            self.index_at = Some(Instant::now() + INDEX_QUIET);
         }
-        if last.position > self.last.position {
-            self.shared.head.send_replace(number(last.position));
-        }
+        self.shared.announce(last);
+        self.index_at = Some(Instant::now() + INDEX_QUIET);
         self.shared.groups.fetch_add(1, Ordering::Relaxed);
         self.last = last;
     }
@@ -250,26 +301,59 @@ impl Writer {
         if !self.shared.lazy.is_empty() {
             // A failure is logged where it happens, and the rows are kept for the next commit.
             drop(self.write(Vec::new()));
+            self.index_what_is_long();
         }
     }
 
-    /// One pass of the index; the next is due at once until the tail is empty.
+    /// One pass of the index of operations; the next pass of an index is due at once until all is indexed.
     pub(super) fn index(&mut self, rows_max: usize) {
         let Ok((connection, _)) = self.connected() else { return };
-        self.index_at = match index::pass(connection, rows_max) {
+        match index::pass(connection, rows_max) {
             Ok(indexed) => {
                 planted::point("index-durable");
                 self.shared.tail_mut().forget(indexed);
-                (indexed < self.last.journal).then(Instant::now)
+                let behind = indexed < self.last.journal || self.terms_behind() > 0;
+                self.index_at = behind.then(Instant::now);
             }
-            Err(Failure::Before(error)) => {
-                self.failed_before(error.into());
-                Some(Instant::now() + RETRY_PAUSE)
+            Err(failure) => drop(self.put_off(failure)),
+        }
+    }
+
+    /// One pass of the index of terms.
+    pub(super) fn index_terms(&mut self) {
+        self.index_at = None;
+        if self.terms_behind() == 0 {
+            return;
+        }
+        let terms = self.terms;
+        let Ok((connection, _)) = self.connected() else { return };
+        match terms.pass(connection, TERMS_ROWS_MAX) {
+            Ok(reached) => {
+                self.reached = reached;
+                let behind = self.shared.tail().indexed() < self.last.journal || self.terms_behind() > 0;
+                self.index_at = behind.then(Instant::now);
             }
-            Err(Failure::AtCommit(error)) => {
+            Err(failure) => drop(self.put_off(failure)),
+        }
+    }
+
+    /// Background work that failed is done again, by numbers that the database holds.
+    fn put_off(&mut self, failure: Failure) -> Error {
+        self.index_at = Some(Instant::now() + RETRY_PAUSE);
+        match failure {
+            Failure::Before(error) => self.failed_before(error.into()),
+            Failure::AtCommit(error) => {
                 self.disconnect(error.into());
-                Some(Instant::now() + RETRY_PAUSE)
+                Error::Uncertain
             }
-        };
+        }
+    }
+
+    fn erase_audit(&mut self, up_to: i64) -> Result<i64, Error> {
+        let terms = self.terms;
+        let (connection, last) = self.connected()?;
+        terms
+            .erase_audit(connection, up_to.min(last.audit), ERASE_ROWS_MAX)
+            .map_err(|failure| self.put_off(failure))
     }
 }

@@ -11,7 +11,7 @@ use tollgate::domain::cursor::Cursor;
 use tollgate::domain::limits::EVENT_BATCH_EVENTS_MAX;
 use tollgate::events::{Arrival, Envelope, Error, Feed, Filter, Item, Query, Start, Subscription};
 use tollgate::proto::v1::EventSource;
-use tollgate::store::Store;
+use tollgate::store::{Store, Terms};
 
 /// Longer than anything here takes, so that a test which would hang fails instead.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -27,7 +27,7 @@ struct Fixture {
 fn fixture(checkpoint_every: Duration) -> Fixture {
     let folder = tempfile::tempdir().unwrap();
     let clock = Arc::new(ManualClock::at(1_700_000_000_000));
-    let store = Store::open(folder.path()).unwrap();
+    let store = Store::open(folder.path(), Terms::default()).unwrap();
     let feed = Feed::new(store, Arc::clone(&clock) as Arc<dyn Clock>, checkpoint_every);
     Fixture { feed, clock, folder }
 }

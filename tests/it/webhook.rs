@@ -18,7 +18,7 @@ use tokio_stream::StreamExt as _;
 use tollgate::domain::clock::{Clock, ManualClock};
 use tollgate::domain::limits::{SIGNATURE_AGE_S_MAX, WEBHOOK_BODY_BYTES_MAX, WEBHOOKS_AT_ONCE_MAX};
 use tollgate::events::Feed;
-use tollgate::store::Store;
+use tollgate::store::{Store, Terms};
 use tollgate::stripe::signature::sign;
 use tollgate::telemetry::metrics::Metrics;
 use tollgate::webhook::{Endpoint, Endpoints, Options, router};
@@ -51,7 +51,7 @@ fn endpoint(secrets: &[&str], connected_account: Option<&str>) -> Endpoint {
 fn gateway() -> Gateway {
     let folder = tempfile::tempdir().unwrap();
     let clock: Arc<dyn Clock> = Arc::new(ManualClock::at(NOW_S * 1000));
-    let store = Store::open(folder.path()).unwrap();
+    let store = Store::open(folder.path(), Terms::default()).unwrap();
     let feed = Feed::new(store.clone(), Arc::clone(&clock), Duration::from_secs(15));
     let metrics = Metrics::new().unwrap();
     let (endpoints, received) = watch::channel(Arc::new(BTreeMap::from([

@@ -15,7 +15,7 @@ async fn known(store: &Store, number: u8) -> Option<Vec<u8>> {
 #[tokio::test]
 async fn a_full_disk_refuses_writes_certainly_serves_reads_and_recovers() {
     let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(dir.path()).unwrap();
+    let store = Store::open(dir.path(), terms()).unwrap();
     store.commit(record(1, "first")).await.unwrap();
     sql_on_writer(&store, "PRAGMA max_page_count = 1").await;
     let large = "x".repeat(100_000);
@@ -33,7 +33,7 @@ async fn a_full_disk_refuses_writes_certainly_serves_reads_and_recovers() {
 #[tokio::test]
 async fn a_read_only_database_refuses_writes_certainly() {
     let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(dir.path()).unwrap();
+    let store = Store::open(dir.path(), terms()).unwrap();
     sql_on_writer(&store, "PRAGMA query_only = on").await;
     let error = store.commit(record(1, "first")).await.unwrap_err();
     assert_eq!((error.certain_not_written(), error), (true, Error::ReadOnly));
@@ -45,7 +45,7 @@ async fn a_read_only_database_refuses_writes_certainly() {
 #[tokio::test]
 async fn a_foreign_write_lock_is_busy_and_then_over() {
     let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(dir.path()).unwrap();
+    let store = Store::open(dir.path(), terms()).unwrap();
     store.commit(record(1, "first")).await.unwrap();
     let foreign = rusqlite::Connection::open(database(&dir)).unwrap();
     foreign.execute_batch("BEGIN IMMEDIATE").unwrap();
@@ -61,7 +61,7 @@ async fn a_foreign_write_lock_is_busy_and_then_over() {
 #[tokio::test]
 async fn a_commit_that_fails_is_uncertain_until_the_database_was_opened_anew() {
     let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(dir.path()).unwrap();
+    let store = Store::open(dir.path(), terms()).unwrap();
     store.commit(record(1, "first")).await.unwrap();
     sql_on_writer(
         &store,
@@ -70,7 +70,7 @@ async fn a_commit_that_fails_is_uncertain_until_the_database_was_opened_anew() {
          CREATE TRIGGER trap AFTER INSERT ON journal BEGIN INSERT INTO child VALUES (1); END;",
     )
     .await;
-    store.append_audit_lazily(AuditRow { id: "aud_read".to_owned(), record: b"read".to_vec() });
+    store.append_audit_lazily(audit("aud_read", "read"));
     let mut both = record(1, "second");
     both.events.push(event("evt_1", 1));
     let error = store.commit(both.clone()).await.unwrap_err();
@@ -90,12 +90,12 @@ async fn a_commit_that_fails_is_uncertain_until_the_database_was_opened_anew() {
 #[tokio::test]
 async fn rows_of_a_failed_commit_that_landed_are_found() {
     let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(dir.path()).unwrap();
+    let store = Store::open(dir.path(), terms()).unwrap();
     store.commit(record(1, "first")).await.unwrap();
     on_writer(&store, |writer| {
         let mut batch = record(1, "second");
         batch.events.push(event("evt_1", 1));
-        let riding = vec![AuditRow { id: "aud_read".to_owned(), record: b"read".to_vec() }];
+        let riding = vec![audit("aud_read", "read")];
         let (connection, last) = writer.connected().unwrap();
         write(connection, last, std::slice::from_ref(&batch), &riding).unwrap();
         writer.doubt(&[batch], riding);
@@ -112,7 +112,7 @@ async fn rows_of_a_failed_commit_that_landed_are_found() {
 #[tokio::test]
 async fn a_pass_that_happened_unseen_is_not_made_twice() {
     let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(dir.path()).unwrap();
+    let store = Store::open(dir.path(), terms()).unwrap();
     store.commit(record(1, "first")).await.unwrap();
     on_writer(&store, |writer| {
         index::pass(writer.connected().unwrap().0, 1).unwrap();
@@ -125,7 +125,7 @@ async fn a_pass_that_happened_unseen_is_not_made_twice() {
 #[tokio::test]
 async fn a_database_that_vanished_is_not_made_anew_and_comes_back() {
     let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(dir.path()).unwrap();
+    let store = Store::open(dir.path(), terms()).unwrap();
     store.commit(record(1, "first")).await.unwrap();
     let away = dir.path().join("away");
     std::fs::rename(database(&dir), &away).unwrap();
@@ -142,33 +142,33 @@ async fn a_database_that_vanished_is_not_made_anew_and_comes_back() {
 #[tokio::test]
 async fn a_folder_belongs_to_one_store_and_a_newer_or_foreign_file_is_left_alone() {
     let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(dir.path()).unwrap();
-    assert_eq!(Store::open(dir.path()).unwrap_err(), Error::Locked);
+    let store = Store::open(dir.path(), terms()).unwrap();
+    assert_eq!(Store::open(dir.path(), terms()).unwrap_err(), Error::Locked);
     store.close().await;
     assert_eq!(store.commit(record(1, "late")).await, Err(Error::Closed));
     assert_eq!(store.operation(&hash(1)).await, Err(Error::Closed));
     rusqlite::Connection::open(database(&dir)).unwrap().pragma_update(None, "user_version", 99).unwrap();
-    assert_eq!(Store::open(dir.path()).unwrap_err(), Error::TooNew { found: 99, known: 1 });
+    assert_eq!(Store::open(dir.path(), terms()).unwrap_err(), Error::TooNew { found: 99, known: 2 });
     std::fs::write(database(&dir), "not a database, but as long as the head of one would be".repeat(100))
         .unwrap();
-    assert!(matches!(Store::open(dir.path()).unwrap_err(), Error::Corrupt(_)));
+    assert!(matches!(Store::open(dir.path(), terms()).unwrap_err(), Error::Corrupt(_)));
 }
 
 #[tokio::test]
 async fn what_is_too_much_is_refused_or_counted() {
     let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(dir.path()).unwrap();
+    let store = Store::open(dir.path(), terms()).unwrap();
     let too_large = record(1, &"x".repeat(BATCH_BYTES_MAX));
     assert!(matches!(store.commit(too_large).await, Err(Error::TooLarge { .. })));
     let blocker = rusqlite::Connection::open(database(&dir)).unwrap();
     blocker.execute_batch("BEGIN IMMEDIATE").unwrap();
     let rows = u64::try_from(limits::LAZY_ROWS_MAX).unwrap();
     for number in 0..rows + 10 {
-        store.append_audit_lazily(AuditRow { id: format!("aud_{number}"), record: Vec::new() });
+        store.append_audit_lazily(audit(&format!("aud_{number}"), ""));
     }
     blocker.execute_batch("ROLLBACK").unwrap();
     store.close().await;
-    let store_again = Store::open(dir.path()).unwrap();
+    let store_again = Store::open(dir.path(), terms()).unwrap();
     let kept = store_again.audit_after(0, usize::MAX).await.unwrap().len();
     assert_eq!(u64::try_from(kept).unwrap() + store.lazily_dropped(), rows + 10);
 }

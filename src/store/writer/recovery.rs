@@ -4,13 +4,11 @@ use std::time::Instant;
 
 use rusqlite::Connection;
 
-use super::Writer;
-use crate::store::commit::{Last, number};
+use super::{Opened, Writer};
+use crate::store::commit::Last;
 use crate::store::error::Error;
 use crate::store::limits::{INDEX_QUIET, RETRY_PAUSE};
 use crate::store::rows::{AuditRow, Batch};
-use crate::store::schema;
-use crate::store::tail::Tail;
 
 /// The writer's connection, if there is one it may use.
 pub(super) enum Connected {
@@ -24,9 +22,10 @@ impl Writer {
     /// Marks what may or may not be stored until the database has been opened anew.
     pub(in crate::store) fn doubt(&mut self, batches: &[Batch], riding: Vec<AuditRow>) {
         let mut tail = self.shared.tail_mut();
-        for row in batches.iter().flat_map(|batch| &batch.operations) {
-            tail.doubt(row.hash);
+        for batch in batches {
+            tail.doubt(batch);
         }
+        drop(tail);
         self.in_doubt = Some((self.last.audit, riding));
     }
 
@@ -77,13 +76,11 @@ impl Writer {
 
     /// Finds out what the failed commit left behind and shows that.
     fn reconnect(&mut self) -> Result<(), Error> {
-        let connection = schema::open_writer(&self.path)?;
-        let last = Last::load(&connection)?;
-        let tail = Tail::load(&connection)?;
+        let (Opened { connection, last, reached }, tail) = Opened::open(&self.path, self.terms)?;
         self.connection = Connected::Yes(Box::new(connection));
         *self.shared.tail_mut() = tail;
-        self.shared.head.send_replace(number(last.position));
-        self.last = last;
+        self.shared.announce(last);
+        (self.last, self.reached) = (last, reached);
         self.index_at = Some(Instant::now() + INDEX_QUIET);
         if let Some((before, rows)) = self.in_doubt.take()
             && last.audit == before

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::Deserialize;
 use tollgate::proto::v1::Operation as LedgerEntry;
 use tollgate::sandbox::Control;
-use tollgate::store::Store;
+use tollgate::store::{Store, Terms};
 
 use super::load::Entry;
 
@@ -67,7 +67,7 @@ impl Book {
 
 /// What a gateway that is gone left in its data folder: audit records and event ids.
 pub(crate) async fn stored(data: &Path) -> (Vec<Audit>, Vec<String>) {
-    let store = Store::open(data).unwrap();
+    let store = Store::open(data, Terms::default()).unwrap();
     let mut audit = Vec::new();
     let mut sequence = 0;
     loop {

@@ -1,0 +1,249 @@
+//! What rows are found by: the index of terms, filled behind the callers, and the search that is exact without it.
+//! Which terms a row has is decided by the rooms that own the rows.
+
+use std::collections::BTreeSet;
+
+use rusqlite::{Connection, Transaction, params};
+use sha2::{Digest as _, Sha256};
+
+use super::commit::{Failure, Last, counter, set_counter, transact};
+use super::limits::{TERMS_BUCKET_ROWS, TERMS_BYTES_MAX};
+use super::query;
+use super::rows::{NewEvent, StoredAudit, StoredEvent};
+
+const VERSION: &str = "terms_version";
+const ERASED: &str = "audit_erased";
+
+/// What the rows of each log may be found by. The functions are pure and do not panic: the writer calls them.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms {
+    /// Raised whenever a function finds other terms than before: the index is then made anew. 0 finds nothing, and
+    /// leaves the index of others alone.
+    pub version: u32,
+    /// The terms of an audit record.
+    pub audit: fn(&[u8]) -> Vec<String>,
+    /// The terms of an event.
+    pub event: fn(&NewEvent) -> Vec<String>,
+}
+
+impl Default for Terms {
+    fn default() -> Self {
+        Self { version: 0, audit: |_| Vec::new(), event: |_| Vec::new() }
+    }
+}
+
+/// How far the index of terms reaches in each log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Reached {
+    pub(super) audit: i64,
+    pub(super) events: i64,
+}
+
+/// One of the logs that are searched by terms; the number is its name in the index.
+#[derive(Clone, Copy, Debug)]
+enum Log {
+    Audit = 1,
+    Events = 2,
+}
+
+/// A row of the index, in the index's own order.
+type Entry = (i64, i64, i64, i64);
+
+impl Log {
+    /// Name of the counter of the highest row that the index knows.
+    fn indexed(self) -> &'static str {
+        match self {
+            Self::Audit => "terms_audit",
+            Self::Events => "terms_events",
+        }
+    }
+
+    fn entry(self, seq: i64, term: &str) -> Entry {
+        (self as i64, bucket(seq), hash(term), seq)
+    }
+}
+
+impl Reached {
+    /// What the database says; the index is emptied first if it was made for other terms.
+    pub(super) fn load(connection: &mut Connection, terms: Terms) -> Result<Self, Failure> {
+        let version = i64::from(terms.version);
+        if version != 0 && counter(connection, VERSION)? != version {
+            transact(connection, |transaction| {
+                transaction.execute("DELETE FROM terms", [])?;
+                set_counter(transaction, Log::Audit.indexed(), 0)?;
+                set_counter(transaction, Log::Events.indexed(), 0)?;
+                set_counter(transaction, VERSION, version)
+            })?;
+        }
+        Ok(Self {
+            audit: counter(connection, Log::Audit.indexed())?,
+            events: counter(connection, Log::Events.indexed())?,
+        })
+    }
+
+    /// Rows of `last` that the index does not know yet.
+    pub(super) fn behind(self, last: Last) -> i64 {
+        (last.audit - self.audit) + (last.position - self.events)
+    }
+}
+
+impl Terms {
+    /// Indexes the next rows of each log, at most `rows_max` of each, and answers how far the index reaches now.
+    pub(super) fn pass(self, connection: &mut Connection, rows_max: usize) -> Result<Reached, Failure> {
+        transact(connection, |transaction| {
+            let audit = advance(transaction, Log::Audit, rows_max, |seq| {
+                let row = query::audit(transaction, seq)?;
+                Ok(row.map(|row| (row.row.bytes(), self.of_audit(&row))))
+            })?;
+            let events = advance(transaction, Log::Events, rows_max, |seq| {
+                let row = query::event_at(transaction, seq)?;
+                Ok(row.map(|row| (row.event.json.len(), (self.event)(&row.event))))
+            })?;
+            Ok(Reached { audit, events })
+        })
+    }
+
+    /// Audit records with this term after `after` up to `head`, at most `count_max`.
+    pub(super) fn audit_with(
+        self,
+        connection: &Connection,
+        term: &str,
+        after: i64,
+        head: i64,
+        count_max: usize,
+    ) -> rusqlite::Result<Vec<StoredAudit>> {
+        find(connection, Log::Audit, term, after, head, count_max, |seq| {
+            Ok(query::audit(connection, seq)?.filter(|row| contains(&self.of_audit(row), term)))
+        })
+    }
+
+    /// Events with this term after `after` up to `head`, at most `count_max`.
+    pub(super) fn events_with(
+        self,
+        connection: &Connection,
+        term: &str,
+        after: i64,
+        head: i64,
+        count_max: usize,
+    ) -> rusqlite::Result<Vec<StoredEvent>> {
+        find(connection, Log::Events, term, after, head, count_max, |seq| {
+            Ok(query::event_at(connection, seq)?.filter(|row| contains(&(self.event)(&row.event), term)))
+        })
+    }
+
+    /// Erases the next audit records and their terms, at most `rows_max` records, none beyond `up_to`; answers up to
+    /// which record all are erased.
+    pub(super) fn erase_audit(
+        self,
+        connection: &mut Connection,
+        up_to: i64,
+        rows_max: i64,
+    ) -> Result<i64, Failure> {
+        transact(connection, |transaction| {
+            let erased = counter(transaction, ERASED)?;
+            let reached = up_to.min(erased + rows_max).max(erased);
+            let mut entries = BTreeSet::new();
+            for seq in erased + 1..=reached {
+                if let Some(row) = query::audit(transaction, seq)? {
+                    entries.extend(self.of_audit(&row).iter().map(|term| Log::Audit.entry(seq, term)));
+                }
+            }
+            let mut delete = transaction.prepare_cached(
+                "DELETE FROM terms WHERE log = ?1 AND bucket = ?2 AND term = ?3 AND seq = ?4",
+            )?;
+            for entry in entries {
+                delete.execute(entry)?;
+            }
+            transaction
+                .prepare_cached("UPDATE audit SET record = x'' WHERE seq > ?1 AND seq <= ?2")?
+                .execute([erased, reached])?;
+            set_counter(transaction, ERASED, reached)?;
+            Ok(reached)
+        })
+    }
+
+    /// An erased record has none.
+    fn of_audit(self, row: &StoredAudit) -> Vec<String> {
+        if row.row.record.is_empty() { Vec::new() } else { (self.audit)(&row.row.record) }
+    }
+}
+
+/// Indexes rows of one log, which `read` answers with their bytes and terms, as long as there are any within the limits.
+/// The entries go in sorted, so that neighbours share their pages.
+fn advance(
+    transaction: &Transaction<'_>,
+    log: Log,
+    rows_max: usize,
+    read: impl Fn(i64) -> rusqlite::Result<Option<(usize, Vec<String>)>>,
+) -> rusqlite::Result<i64> {
+    // Not from memory: a pass that seemed to fail may have happened.
+    let mut reached = counter(transaction, log.indexed())?;
+    let (mut bytes, mut entries) = (0_usize, BTreeSet::new());
+    for _ in 0..rows_max {
+        let seq = reached + 1;
+        let Some((row_bytes, terms)) = read(seq)? else { break };
+        entries.extend(terms.iter().map(|term| log.entry(seq, term)));
+        reached = seq;
+        bytes = bytes.saturating_add(row_bytes);
+        if bytes >= TERMS_BYTES_MAX {
+            break;
+        }
+    }
+    let mut insert = transaction.prepare_cached(
+        "INSERT INTO terms (log, bucket, term, seq) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING",
+    )?;
+    for entry in entries {
+        insert.execute(entry)?;
+    }
+    set_counter(transaction, log.indexed(), reached)?;
+    Ok(reached)
+}
+
+/// Rows of one log in their order: what the index points at, bucket by bucket, and then all that it does not know yet.
+/// `read` looks at the row itself, since two terms may share a hash.
+fn find<T>(
+    connection: &Connection,
+    log: Log,
+    term: &str,
+    after: i64,
+    head: i64,
+    count_max: usize,
+    read: impl Fn(i64) -> rusqlite::Result<Option<T>>,
+) -> rusqlite::Result<Vec<T>> {
+    // One moment for the index and the rows beyond it.
+    let moment = connection.unchecked_transaction()?;
+    let indexed = counter(&moment, log.indexed())?.min(head);
+    let mut found = Vec::new();
+    let mut pointed = moment.prepare_cached(
+        "SELECT seq FROM terms WHERE log = ?1 AND bucket = ?2 AND term = ?3 AND seq > ?4 AND seq <= ?5 ORDER BY seq",
+    )?;
+    for bucket in bucket(after + 1)..=bucket(indexed) {
+        let mut rows = pointed.query(params![log as i64, bucket, hash(term), after, indexed])?;
+        while found.len() < count_max
+            && let Some(row) = rows.next()?
+        {
+            found.extend(read(row.get(0)?)?);
+        }
+    }
+    for seq in after.max(indexed) + 1..=head {
+        if found.len() >= count_max {
+            break;
+        }
+        found.extend(read(seq)?);
+    }
+    Ok(found)
+}
+
+fn contains(terms: &[String], term: &str) -> bool {
+    terms.iter().any(|found| found == term)
+}
+
+fn bucket(seq: i64) -> i64 {
+    seq / TERMS_BUCKET_ROWS
+}
+
+/// The same in every build, since it is stored.
+fn hash(term: &str) -> i64 {
+    let digest: [u8; 32] = Sha256::digest(term).into();
+    digest.first_chunk().copied().map(i64::from_be_bytes).unwrap_or_default()
+}
