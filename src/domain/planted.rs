@@ -80,9 +80,9 @@ mod deaths {
     /// The environment variable that names the faults to make, with commas between them. It is no setting, so it does
     /// not begin like one: a `TOLLGATE_` variable that is no setting is refused.
     const FAULTS: &str = "PLANTED_FAULT";
-    /// The environment variable that names a file. As long as it says `NAME N`, the process dies at the N-th passage of
-    /// the point NAME, counted from when the file began to say so; the name `any` stands for every point. A file rather
-    /// than a variable, so that a process in the middle of its life can be told.
+    /// The environment variable that names a file. As long as its first line says `NAME N`, the process dies at the N-th
+    /// passage of the point NAME, counted from when the file came to be as it is; the name `any` stands for every point.
+    /// A file rather than a variable, so that a process in the middle of its life can be told.
     const ORDERS: &str = "KILL_POINTS";
 
     /// The order that is in force, and how many passages it has seen.
@@ -99,7 +99,8 @@ mod deaths {
         if seen.0 != order {
             *seen = (order.clone(), 0);
         }
-        let Some((wanted, nth)) = order.trim().split_once(' ') else { return };
+        let line = order.lines().next().unwrap_or_default();
+        let Some((wanted, nth)) = line.split_once(' ') else { return };
         if wanted != name && wanted != "any" {
             return;
         }

@@ -6,6 +6,7 @@ pub(crate) mod change;
 pub(crate) mod compare;
 pub(crate) mod gateway;
 pub(crate) mod load;
+mod named;
 pub(crate) mod random;
 pub(crate) mod records;
 pub(crate) mod report;
@@ -18,8 +19,7 @@ use std::time::Duration;
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
-use tollgate::config::Environment;
-use tollgate::domain::clock::{Clock, SystemClock};
+use tollgate::domain::clock::SystemClock;
 use tollgate::sandbox::{Control, Fault, Handle, Options, Sandbox, WebhookTarget};
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Endpoint;
@@ -31,6 +31,7 @@ use self::load::Load;
 use self::random::Random;
 use self::records::{Book, Records};
 use self::report::Report;
+use crate::prove::{self, seed, setting};
 use crate::rig::{KEY, SECRET, TOKEN, Token};
 
 const KILLS_DEFAULT: u64 = 30;
@@ -64,36 +65,38 @@ async fn a_gateway_killed_at_random_doubles_nothing_and_loses_nothing() {
     let run = Run { binary: env!("CARGO_BIN_EXE_tollgate").into(), planted: None, kills, seed: seed() };
     let report = run.prove().await;
     finish(&report, "crash");
+    prove::keep("crash", report.seed, report.kills, report.total(), &report.figures());
     assert_eq!(report.total(), 0, "see the table above; seed {}", report.seed);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_gateway_with_a_new_key_per_retry_is_caught() {
+    let run =
+        Run { binary: planted_binary(), planted: Some("key-per-retry"), kills: KILLS_PLANTED, seed: seed() };
+    let report = run.prove().await;
+    finish(&report, "planted");
+    let doubled = report.count(Rule::Doubled);
+    prove::planted(
+        "key-per-retry",
+        doubled > 0,
+        &format!("random kills: {doubled} operations took effect twice"),
+    );
+    assert!(report.count(Rule::Doubled) > 0, "the planted doubles were not found; seed {}", report.seed);
+}
+
+/// The binary with the deliberate faults.
+pub(crate) fn planted_binary() -> PathBuf {
     let binary = PathBuf::from(env!("CARGO_BIN_EXE_tollgate")).with_file_name("tollgate-planted");
     assert!(
         binary.exists(),
         "{} is missing; build it with `cargo build --features planted --bin tollgate-planted`",
         binary.display()
     );
-    let run = Run { binary, planted: Some("key-per-retry"), kills: KILLS_PLANTED, seed: seed() };
-    let report = run.prove().await;
-    finish(&report, "planted");
-    assert!(report.count(Rule::Doubled) > 0, "the planted doubles were not found; seed {}", report.seed);
-}
-
-fn setting(name: &str) -> Option<u64> {
-    Environment::current().get(name).map(|value| value.parse().unwrap())
-}
-
-fn seed() -> u64 {
-    setting("TOLLGATE_PROVE_SEED").unwrap_or_else(|| SystemClock::new().wall().unsigned_abs() % 1_000_000)
+    binary
 }
 
 fn finish(report: &Report, name: &str) {
     report.print(name);
-    if let Some(folder) = Environment::current().get("TOLLGATE_PROVE_RESULTS") {
-        report.save(folder, name);
-    }
     // A run without work, or whose kills met no call, proves nothing.
     assert!(report.effects > 0 && report.acknowledged > 0 && report.cut > 0, "the run was empty");
 }

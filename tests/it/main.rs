@@ -18,6 +18,7 @@ mod files;
 mod golden;
 mod layers;
 mod log;
+mod prove;
 mod readme;
 mod refunds;
 mod rig;

@@ -195,7 +195,9 @@ fn meaning(status: &Status) -> Answer {
     };
     match (status.code(), info.reason.as_str()) {
         (Code::AlreadyExists, "OPERATION_REUSED") => Answer::Reused,
-        (_, "STRIPE_STATE" | "STRIPE_INVALID_PARAMETER") => Answer::Refused,
+        (_, "STRIPE_STATE" | "STRIPE_INVALID_PARAMETER" | "CARD_DECLINED") => Answer::Refused,
+        (_, "GATEWAY_CREDENTIAL_REJECTED") => Answer::Later { reason: info.reason, unknown: false },
+        (_, "OPERATION_NEEDS_OPERATOR") => Answer::Later { reason: info.reason, unknown: true },
         (
             Code::Unavailable
             | Code::Aborted

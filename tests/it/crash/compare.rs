@@ -155,9 +155,19 @@ fn told(entry: &Entry, effects: &[&Effect], state: OperationState, object_id: &s
             found.push((Rule::LedgerDiffers, format!("told of a refusal, ledger {state:?}")));
         }
     }
-    let settled = matches!(state, OperationState::Succeeded | OperationState::Refused);
-    if !told.settled() && settled {
-        found.push((Rule::LedgerDiffers, format!("told of nothing, ledger {state:?}")));
+    if !told.settled() {
+        // The gateway may have learnt it after the caller gave up; then the world has to agree.
+        let agrees = match state {
+            OperationState::Succeeded => {
+                effects.len() == 1 && effects.iter().all(|effect| effect.object.as_deref() == Some(object_id))
+            }
+            OperationState::Refused => effects.is_empty(),
+            _ => true,
+        };
+        if !agrees {
+            let what = format!("ledger {state:?} {object_id}, carried out: {}", shown(effects));
+            found.push((Rule::LedgerDiffers, what));
+        }
     }
     found
 }
@@ -288,7 +298,12 @@ mod tests {
         let other = |history: &mut Vec<Entry>| history[0].told.refused = true;
         assert!(broken(|history, _| other(history)).contains(&Rule::TwoAnswers));
         let silent = |history: &mut Vec<Entry>| history[0].told.done.clear();
-        assert_eq!(broken(|history, _| silent(history)), [Rule::Unsettled, Rule::LedgerDiffers]);
+        assert_eq!(broken(|history, _| silent(history)), [Rule::Unsettled]);
+        let alone = |history: &mut Vec<Entry>, records: &mut Records<'_>| {
+            silent(history);
+            records.book.effects.clear();
+        };
+        assert_eq!(broken(alone), [Rule::Unsettled, Rule::LedgerDiffers]);
         let odd = |history: &mut Vec<Entry>| history[0].told.wrong.push("INTERNAL".to_owned());
         assert_eq!(broken(|history, _| odd(history)), [Rule::WrongAnswer]);
     }

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Mutex;
@@ -37,6 +38,8 @@ pub(crate) struct Gateway {
     pub(crate) grpc: SocketAddr,
     pub(crate) webhook: SocketAddr,
     child: Option<Child>,
+    /// How often the process was killed, by us or by itself at a point it was told.
+    pub(crate) kills: u64,
 }
 
 impl Gateway {
@@ -69,7 +72,7 @@ log = "warn"
             folder.join("data").display()
         );
         std::fs::write(folder.join("tollgate.toml"), text).unwrap();
-        Self { binary, planted, folder: folder.to_owned(), grpc, webhook, child: None }
+        Self { binary, planted, folder: folder.to_owned(), grpc, webhook, child: None, kills: 0 }
     }
 
     pub(crate) fn data(&self) -> PathBuf {
@@ -81,6 +84,7 @@ log = "warn"
         let mut command = Command::new(&self.binary);
         command.args(["serve", "--config"]).arg(self.folder.join("tollgate.toml"));
         command.env_clear().env("RUST_BACKTRACE", "1").current_dir(&self.folder);
+        command.env("KILL_POINTS", self.orders());
         if let Some(fault) = self.planted {
             command.env("PLANTED_FAULT", fault);
         }
@@ -96,12 +100,8 @@ log = "warn"
                 if let Some(status) = self.child.as_mut().unwrap().try_wait().unwrap() {
                     panic!("the gateway ended by itself with {status}:\n{}", self.log());
                 }
-                if let Ok(channel) = endpoint.connect().await {
-                    let request = HealthCheckRequest { service: String::new() };
-                    let answer = HealthClient::new(channel).check(request).await;
-                    if answer.is_ok_and(|answer| answer.into_inner().status() == ServingStatus::Serving) {
-                        return;
-                    }
+                if serving(&endpoint).await {
+                    return;
                 }
                 tokio::time::sleep(LOOK_EVERY).await;
             }
@@ -111,11 +111,57 @@ log = "warn"
         }
     }
 
+    /// The same, unless the process dies at a point before: then it returns `false`.
+    pub(crate) async fn ready_alive(&mut self) -> bool {
+        let endpoint = Endpoint::from_shared(format!("http://{}", self.grpc)).unwrap();
+        let looked = tokio::time::timeout(WAIT_MAX, async {
+            while !self.dead() {
+                if serving(&endpoint).await {
+                    return true;
+                }
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+            false
+        });
+        match looked.await {
+            Ok(alive) => alive,
+            Err(_) => panic!("the gateway is not ready:\n{}", self.log()),
+        }
+    }
+
+    /// Tells the process, also one that is to be started, to die at the `nth` passage of a point from now on.
+    pub(crate) fn order_death(&self, point: &str, nth: u64) {
+        // A rename, so that nobody reads half of it; a number, so that equal orders are two.
+        let file = self.folder.join("orders.new");
+        std::fs::write(&file, format!("{point} {nth}\n{}", self.kills)).unwrap();
+        std::fs::rename(file, self.orders()).unwrap();
+    }
+
+    /// Takes the order back.
+    pub(crate) fn spare(&self) {
+        drop(std::fs::remove_file(self.orders()));
+    }
+
+    /// Whether the process has killed itself; any other end is a failure.
+    pub(crate) fn dead(&mut self) -> bool {
+        let Some(child) = self.child.as_mut() else { return true };
+        let Some(status) = child.try_wait().unwrap() else { return false };
+        assert_eq!(status.signal(), Some(9), "the gateway ended by itself:\n{}", self.log());
+        self.child = None;
+        self.kills += 1;
+        true
+    }
+
+    fn orders(&self) -> PathBuf {
+        self.folder.join("orders")
+    }
+
     /// SIGKILL.
     pub(crate) fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             child.kill().unwrap();
             child.wait().unwrap();
+            self.kills += 1;
         }
     }
 
@@ -159,6 +205,14 @@ impl Drop for Gateway {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// Whether the health service says so.
+async fn serving(endpoint: &Endpoint) -> bool {
+    let Ok(channel) = endpoint.connect().await else { return false };
+    let request = HealthCheckRequest { service: String::new() };
+    let answer = HealthClient::new(channel).check(request).await;
+    answer.is_ok_and(|answer| answer.into_inner().status() == ServingStatus::Serving)
 }
 
 /// Ports that no other run of this process has, whatever its seed: a gateway that comes back must not find another in

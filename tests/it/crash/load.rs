@@ -56,7 +56,7 @@ pub(crate) struct Entry {
 /// What all callers share.
 pub(crate) struct Load {
     wire: Wire,
-    stock: Stock,
+    pub(crate) stock: Stock,
     seed: u64,
     history: Mutex<Vec<Entry>>,
     over: AtomicBool,
@@ -121,6 +121,13 @@ impl Load {
         (count > 0).then(|| usize::try_from(random.below(count)).unwrap())
     }
 
+    /// Puts an operation on the list.
+    pub(crate) fn add(&self, operation: Operation) -> usize {
+        let mut history = self.history();
+        history.push(Entry { operation, told: Told::default() });
+        history.len() - 1
+    }
+
     fn new_operation(&self, random: &mut Random) -> usize {
         let mut history = self.history();
         let at = history.len();
@@ -149,7 +156,13 @@ impl Load {
     /// One call, remembered. `None` when the answer is final; otherwise whether the gateway said that the outcome is
     /// unknown.
     async fn ask(&self, at: usize, operation: &Operation, random: &mut Random) -> Option<bool> {
-        let answer = self.send(operation, random).await;
+        let wait = self.patience(random);
+        self.ask_within(at, operation, wait).await
+    }
+
+    /// The same with a deadline of its own.
+    pub(crate) async fn ask_within(&self, at: usize, operation: &Operation, wait: Duration) -> Option<bool> {
+        let answer = self.send(operation, wait).await;
         let told = &mut self.history()[at].told;
         match answer {
             Answer::Done { object, amount } => {
@@ -175,10 +188,12 @@ impl Load {
         }
     }
 
-    async fn send(&self, operation: &Operation, random: &mut Random) -> Answer {
+    fn patience(&self, random: &mut Random) -> Duration {
         let impatient = !self.over.load(Ordering::Relaxed) && random.below(8) == 0;
-        let wait =
-            if impatient { Duration::from_millis(1) + random.pause(IMPATIENCE_MS_MAX) } else { PATIENCE };
+        if impatient { Duration::from_millis(1) + random.pause(IMPATIENCE_MS_MAX) } else { PATIENCE }
+    }
+
+    async fn send(&self, operation: &Operation, wait: Duration) -> Answer {
         self.calls.fetch_add(1, Ordering::Relaxed);
         let answer = operation.send(self.wire.clone(), wait).await;
         if matches!(&answer, Answer::Later { reason, .. } if reason == "transport") {
@@ -197,7 +212,8 @@ impl Load {
             Operation { change: entry.operation.change.altered(&self.stock), ..entry.operation.clone() }
         };
         loop {
-            match self.send(&operation, random).await {
+            let wait = self.patience(random);
+            match self.send(&operation, wait).await {
                 Answer::Reused => return,
                 Answer::Later { .. } if self.over.load(Ordering::Relaxed) => return,
                 Answer::Later { .. } => tokio::time::sleep(random.pause(AGAIN_MS_MAX)).await,

@@ -1,7 +1,5 @@
 //! What a run found, for people and for `scripts/prove`.
 
-use std::path::Path;
-
 use super::compare::{Rule, Violations};
 
 /// Examples shown of each violation.
@@ -45,12 +43,12 @@ impl Report {
         }
     }
 
-    /// One line of figures, tab-separated: seed, kills, operations, effects, acknowledged webhooks, doubled operations,
-    /// all violations.
-    pub(crate) fn save(&self, folder: &str, name: &str) {
-        let Self { seed, kills, operations, effects, acknowledged, .. } = self;
-        let (doubled, total) = (self.count(Rule::Doubled), self.total());
-        let line = format!("{seed}\t{kills}\t{operations}\t{effects}\t{acknowledged}\t{doubled}\t{total}\n");
-        std::fs::write(Path::new(folder).join(name), line).unwrap();
+    /// The figures besides kills and violations.
+    pub(crate) fn figures(&self) -> String {
+        let Self { operations, calls, effects, acknowledged, unknown, .. } = self;
+        format!(
+            "{operations} operations in {calls} calls, {effects} effects, {acknowledged} webhooks acknowledged, \
+             {unknown} unknown for good"
+        )
     }
 }
