@@ -40,3 +40,29 @@ fn is_tls(cause: &(dyn Error + 'static)) -> bool {
     let carried = cause.downcast_ref().and_then(io::Error::get_ref);
     cause.is::<rustls::Error>() || carried.is_some_and(|carried| is_tls(carried))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use reqwest::dns::{Name, Resolve, Resolving};
+
+    use super::*;
+
+    /// Knows no name, whatever the machine's own resolver would say or how long it would take.
+    struct Nowhere;
+
+    impl Resolve for Nowhere {
+        fn resolve(&self, _name: Name) -> Resolving {
+            Box::pin(async { Err("no such host".into()) })
+        }
+    }
+
+    #[tokio::test]
+    async fn nothing_was_sent_to_a_host_without_address() {
+        drop(rustls::crypto::ring::default_provider().install_default());
+        let http = reqwest::Client::builder().no_proxy().dns_resolver(Arc::new(Nowhere)).tls_certs_only([]);
+        let error = http.build().unwrap().get("https://stripe.invalid").send().await.unwrap_err();
+        assert_eq!(while_sending(&error), Attempt::NotSent(Trouble::Dns));
+    }
+}

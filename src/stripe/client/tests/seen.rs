@@ -30,6 +30,9 @@ async fn every_attempt_has_its_span_and_the_finest_log_has_no_key_and_no_paramet
         .with_span_events(FmtSpan::CLOSE)
         .with_writer(move || writer.clone())
         .finish();
+    // With one subscriber in the process, a span that another test's thread reaches first would count as wanted by
+    // nobody; with two, all of them are asked.
+    let _second = tracing::Dispatch::new(tracing_subscriber::registry());
     let guard = tracing::subscriber::set_default(subscriber);
     let script =
         Script::start(vec![reply(409, "Stripe-Notice: a word\r\n", "{}"), reply(200, "", r#"{"secret":1}"#)])

@@ -13,8 +13,8 @@ use super::*;
 
 const LOOPBACK_PEM: &[u8] = include_bytes!("loopback.pem");
 
-/// Answers one connection with an empty object and gives back what it could decrypt.
-fn serve() -> (SocketAddr, JoinHandle<Vec<u8>>) {
+/// Answers one connection to a loopback address with an empty object and gives back what it could decrypt.
+fn serve(at: [u8; 4]) -> (SocketAddr, JoinHandle<Vec<u8>>) {
     let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()
         .unwrap()
@@ -24,7 +24,7 @@ fn serve() -> (SocketAddr, JoinHandle<Vec<u8>>) {
             PrivateKeyDer::from_pem_slice(LOOPBACK_PEM).unwrap(),
         )
         .unwrap();
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let listener = TcpListener::bind(SocketAddr::from((at, 0))).unwrap();
     let address = listener.local_addr().unwrap();
     let served = thread::spawn(move || {
         let connection = ServerConnection::new(Arc::new(config)).unwrap();
@@ -51,7 +51,7 @@ fn client(address: &str, extra_roots_pem: Option<Vec<u8>>) -> Client {
 
 #[tokio::test]
 async fn nothing_is_sent_to_a_server_whose_certificate_is_not_trusted() {
-    let (address, served) = serve();
+    let (address, served) = serve([127, 0, 0, 1]);
     let sent = client(&address.to_string(), None).send(&refund(), None).await;
     assert_eq!(sent.attempts, [Attempt::NotSent(Trouble::Tls)]);
     assert!(served.join().unwrap().is_empty());
@@ -59,14 +59,13 @@ async fn nothing_is_sent_to_a_server_whose_certificate_is_not_trusted() {
 
 #[tokio::test]
 async fn an_extra_authority_is_trusted_for_its_own_names_only() {
-    let (address, served) = serve();
+    let (address, served) = serve([127, 0, 0, 1]);
     let sent = client(&address.to_string(), Some(LOOPBACK_PEM.to_vec())).send(&refund(), None).await;
     assert_eq!(sent.answer().map(|answer| answer.status), Some(200), "{sent:?}");
     assert!(served.join().unwrap().ends_with(BODY.as_bytes()));
 
-    let (address, served) = serve();
-    let other_name = format!("localhost:{}", address.port());
-    let sent = client(&other_name, Some(LOOPBACK_PEM.to_vec())).send(&refund(), None).await;
+    let (address, served) = serve([127, 0, 0, 2]);
+    let sent = client(&address.to_string(), Some(LOOPBACK_PEM.to_vec())).send(&refund(), None).await;
     assert_eq!(sent.attempts, [Attempt::NotSent(Trouble::Tls)]);
     assert!(served.join().unwrap().is_empty());
 }
