@@ -2,15 +2,17 @@
 //! which transaction a change's records are written, is decided elsewhere.
 
 pub mod checkpoint;
+pub mod entry;
 mod id;
 pub mod note;
 pub mod record;
 mod terms;
 pub mod tree;
+pub mod verify;
 
 use std::sync::Arc;
 
-pub use record::{Outcome, Param, Phase, Record, Shown};
+pub use record::{Outcome, Param, Phase, Record, Shown, Try};
 pub use terms::terms;
 
 use sha2::{Digest as _, Sha256};

@@ -55,11 +55,18 @@ impl Checkpoint {
 /// The notes of a checkpoint file: one after the other, with an empty line between text and signatures of each and
 /// behind each. What is no note comes out as it stands, for the reader to refuse.
 pub fn notes(file: &str) -> impl Iterator<Item = String> + '_ {
-    let mut blocks = file.split("\n\n").filter(|block| !block.trim().is_empty());
+    let mut rest = file;
     std::iter::from_fn(move || {
-        let text = blocks.next()?;
-        let signatures = blocks.next().unwrap_or_default();
-        Some(format!("{text}\n\n{}\n", signatures.trim_end_matches('\n')))
+        if rest.is_empty() {
+            return None;
+        }
+        let text = rest.find("\n\n").map_or(rest.len(), |at| at + 2);
+        let signatures = rest.get(text..).and_then(|rest| rest.find("\n\n")).map(|at| text + at);
+        // The last byte is the empty line behind the note.
+        let split = signatures.and_then(|end| Some((rest.get(..=end)?, rest.get(end + 2..)?)));
+        let (note, behind) = split.unwrap_or((rest, ""));
+        rest = behind;
+        Some(note.to_owned())
     })
 }
 
@@ -116,7 +123,9 @@ mod tests {
         let signed: Vec<String> = [1, 5, 9].map(|size| checkpoint(size).sign(&signer)).to_vec();
         let file: String = signed.iter().map(|note| entry(note)).collect();
         assert_eq!(notes(&file).collect::<Vec<_>>(), signed);
-        assert_eq!(notes(&file[..file.len() - 30]).count(), 3, "a torn note is still there to be refused");
+        let torn: Vec<String> = notes(&file[..file.len() - 30]).collect();
+        assert_eq!((torn.len(), &torn[..2]), (3, &signed[..2]), "a torn note is still there to be refused");
+        assert_eq!(Checkpoint::open(&torn[2], &[signer.verifier()]), None);
         assert_eq!(notes("").count(), 0);
     }
 }

@@ -23,6 +23,9 @@ pub struct Record {
     pub caller: String,
     /// The caller's namespace.
     pub namespace: String,
+    /// For whom the caller says it acts; taken down and never trusted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub actor: Option<String>,
     /// Address the call came from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peer: Option<String>,
@@ -67,6 +70,9 @@ pub struct Record {
     /// HTTP requests to Stripe.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempts: Option<u32>,
+    /// What came of each of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tries: Vec<Try>,
     /// Id of the object that was made or changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub object_id: Option<String>,
@@ -82,6 +88,29 @@ pub struct Record {
     /// The trace it belongs to (W3C, 32 hexadecimal digits).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace_id: Option<String>,
+    /// The event that brought it about, `evt_...`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub event_id: Option<String>,
+    /// What an operator gave as the reason, or what else has to be said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+    /// How many calls the record stands for, where it is a sum.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub count: Option<u64>,
+}
+
+/// One HTTP request to Stripe.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Try {
+    /// Stripe's name of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
+    /// Status of the answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http_status: Option<u16>,
+    /// Why there was no answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
 }
 
 /// Which moment of a call a record is about.
@@ -148,6 +177,7 @@ impl Record {
             phase,
             caller: caller.name.clone(),
             namespace: caller.namespace.clone(),
+            actor: None,
             peer: None,
             rpc,
             account: None,
@@ -163,11 +193,15 @@ impl Record {
             outcome: None,
             stripe_request_ids: Vec::new(),
             attempts: None,
+            tries: Vec::new(),
             object_id: None,
             amount_minor: None,
             currency: None,
             latency_ms: None,
             trace_id: None,
+            event_id: None,
+            note: None,
+            count: None,
         }
     }
 

@@ -108,3 +108,5 @@ pub const EVENT_DISORDER_MS_MAX: i64 = 60_000;
 pub const UPLOADS_AT_ONCE_MAX: usize = 32;
 /// How long the bytes of an upload may take to come, in milliseconds.
 pub const UPLOAD_MS_MAX: u64 = 120_000;
+/// Longest text about for whom a caller acts, in characters; what is beyond it is left out.
+pub const ACTOR_CHARS_MAX: usize = 200;

@@ -11,6 +11,8 @@ use crate::stripe::AccountHeader;
 pub struct Context {
     /// The identified caller.
     pub caller: Caller,
+    /// For whom the caller says it acts; empty when it says nothing. Never trusted.
+    pub actor: String,
     /// Address the call came from.
     pub peer: String,
     /// When the caller stops waiting.

@@ -11,17 +11,22 @@ use crate::domain::fingerprint::path_values;
 use crate::ledger;
 use crate::telemetry::names::StoreFailure;
 
+/// The rule that permits a call in this version: the caller is identified.
+const PERMITTED: &str = "identified";
+
 impl Gateway {
     /// A record of a call of an annotated RPC.
     pub(super) fn record(&self, phase: Phase, context: &Context, spec: &Spec) -> Record {
         self.plain_record(phase, context, &spec.full_name())
     }
 
-    /// A record of a call of any RPC.
+    /// A record of a call of any RPC. Whoever is identified may call in this version, which is what the record says.
     pub(super) fn plain_record(&self, phase: Phase, context: &Context, rpc: &str) -> Record {
         let mut record = self.auditor.record(phase, &context.caller, rpc);
+        record.actor = Some(context.actor.clone()).filter(|actor| !actor.is_empty());
         record.peer = Some(context.peer.clone()).filter(|peer| !peer.is_empty());
         record.trace_id = Some(context.trace_id.clone()).filter(|trace| !trace.is_empty());
+        record.decision = Some(PERMITTED.to_owned());
         record.account = Some(self.account.id.clone());
         record.mode = Some(self.account.mode);
         record

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use tokio::sync::Semaphore;
+use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
 use super::deadline::Deadline;
@@ -11,7 +12,11 @@ use super::status;
 use crate::contract::{Method, Received};
 use crate::domain::caller::Caller;
 use crate::domain::drain::Drain;
+use crate::domain::limits::ACTOR_CHARS_MAX;
 use crate::gateway::{Code, Context, Fault, Gateway, Reason, Retry};
+
+/// The metadata in which a caller says for whom it acts.
+const ACTOR: &str = "tollgate-actor";
 
 /// The server behind every service; cheap to clone.
 #[derive(Clone, Debug)]
@@ -49,10 +54,17 @@ pub fn context<T>(request: &Request<T>) -> Result<Context, Status> {
     let caller = extensions.get::<Caller>().cloned().ok_or_else(|| status::of(&unauthenticated()))?;
     Ok(Context {
         caller,
+        actor: actor(request.metadata()),
         peer: extensions.get::<Peer>().cloned().unwrap_or_default().0,
         deadline: extensions.get::<Deadline>().copied().unwrap_or_default().0,
         trace_id: crate::telemetry::context::trace_id(&tracing::Span::current()).unwrap_or_default(),
     })
+}
+
+/// What the caller says for whom it acts, made fit to be shown: no control characters, and not too long.
+fn actor(metadata: &MetadataMap) -> String {
+    let said = metadata.get(ACTOR).and_then(|said| said.to_str().ok()).unwrap_or_default();
+    said.chars().filter(|char| !char.is_control()).take(ACTOR_CHARS_MAX).collect()
 }
 
 /// The answer to a caller that nobody knows.

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::proof::Verdict;
 use super::state::{Record, Refusal, Settled, Success};
-use crate::audit::{self, Outcome, Phase};
+use crate::audit::{self, Outcome, Phase, Try};
 use crate::domain::operation::Operation;
 use crate::stripe::{Answer, Attempt, Outgoing};
 
@@ -34,6 +34,7 @@ pub(super) fn outcome(
     let answers = attempts.iter().filter_map(answer_of);
     audit.stripe_request_ids = answers.clone().filter_map(|answer| answer.request_id.clone()).collect();
     audit.attempts = Some(u32::try_from(attempts.len()).unwrap_or(u32::MAX));
+    audit.tries = attempts.iter().map(one_try).collect();
     let last = answers.last();
     let reason = match (verdict, last) {
         (Verdict::Settled(Settled::Succeeded(success)), _) => return succeeded(audit, success, last),
@@ -78,6 +79,17 @@ fn trouble_of(attempt: &Attempt) -> Option<String> {
     match attempt {
         Attempt::NotSent(trouble) | Attempt::Broken(trouble) => Some(trouble.as_str().to_owned()),
         Attempt::Answered(answer) => answer.error().map(|error| error.code.unwrap_or(error.kind)),
+    }
+}
+
+fn one_try(attempt: &Attempt) -> Try {
+    match attempt {
+        Attempt::NotSent(trouble) | Attempt::Broken(trouble) => {
+            Try { trouble: Some(trouble.as_str().to_owned()), ..Try::default() }
+        }
+        Attempt::Answered(answer) => {
+            Try { request_id: answer.request_id.clone(), http_status: Some(answer.status), trouble: None }
+        }
     }
 }
 
