@@ -15,8 +15,6 @@ use std::sync::Arc;
 pub use record::{Outcome, Param, Phase, Record, Shown, Try};
 pub use terms::terms;
 
-use sha2::{Digest as _, Sha256};
-
 use crate::contract::{Pair, Sensitivity};
 use crate::domain::caller::Caller;
 use crate::domain::clock::Clock;
@@ -25,8 +23,6 @@ use crate::store::{self, AuditRow, Batch, Store};
 
 use id::Ids;
 
-/// What a leaf begins with before it is hashed, so that no node is taken for one (RFC 6962, section 2.1).
-const LEAF: u8 = 0;
 /// Version of the key behind the hashes of personal values; stored with each, so that a key can be replaced.
 const HASH_VERSION: u8 = 1;
 
@@ -115,8 +111,7 @@ impl Record {
     /// When the encoder reports a fault.
     pub fn row(&self) -> Result<AuditRow, Error> {
         let record = serde_json::to_vec(self).map_err(Error::Encode)?;
-        let leaf = Sha256::new().chain_update([LEAF]).chain_update(&record).finalize().into();
-        Ok(AuditRow { id: self.id.clone(), leaf, record })
+        Ok(AuditRow { id: self.id.clone(), leaf: tree::leaf(&record), record })
     }
 }
 

@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout_at};
 
 use accept::Protocol;
 
-use crate::audit::Auditor;
+use crate::audit::{self, Auditor};
 use crate::config::Config;
 use crate::domain::caller::Caller;
 use crate::domain::clock::Clock;
@@ -24,7 +24,7 @@ use crate::domain::fingerprint::HashKey;
 use crate::domain::limits::UPLOADS_AT_ONCE_MAX;
 use crate::domain::operation::Mode;
 use crate::domain::planted;
-use crate::events::Feed;
+use crate::events::{self, Feed};
 use crate::gateway::{Account, Gateway};
 use crate::grpc::{Api, access::Callers};
 use crate::ledger::Ledger;
@@ -42,6 +42,8 @@ const DRAIN_GRACE: Duration = Duration::from_secs(85);
 const HASH_KEY: &str = "hash_key";
 /// How long webhooks and probes that were accepted may take to finish at the end.
 const HTTP_GRACE: Duration = Duration::from_secs(10);
+/// What rows are found by; the version is raised whenever one of the functions finds other names than before.
+const TERMS: Terms = Terms { version: 1, audit: audit::terms, event: events::terms };
 /// Under which name the account's id is pinned in the store.
 const PINNED_ACCOUNT: &str = "account";
 
@@ -80,7 +82,7 @@ pub enum Error {
     },
     /// The audit log cannot be set up.
     #[error(transparent)]
-    Audit(#[from] crate::audit::Error),
+    Audit(#[from] audit::Error),
     /// Metrics cannot be set up.
     #[error(transparent)]
     Metrics(#[from] crate::telemetry::metrics::Error),
@@ -116,7 +118,7 @@ pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Running, Err
     let (hooks, webhook_address) = bind(config.listen.webhook).await?;
     let (operations, ops_address) = bind(config.listen.ops).await?;
     let metrics = Metrics::new()?;
-    let store = Store::open(&config.data, Terms::default())?;
+    let store = Store::open(&config.data, TERMS)?;
     metrics.audit_dropped({
         let store = store.clone();
         move || store.lazily_dropped()
