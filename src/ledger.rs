@@ -3,18 +3,24 @@
 
 mod call;
 mod error;
+pub mod finding;
 #[cfg(test)]
 mod fixtures;
 mod flights;
 #[cfg(test)]
 mod laws;
+pub mod lease;
+pub mod outcome;
 pub mod proof;
+mod resolve;
+mod roster;
 pub mod state;
 #[cfg(test)]
 mod tests;
 mod trail;
 pub mod transition;
 
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,25 +28,30 @@ use tokio::time::Instant;
 
 pub use call::{Asked, Begun, Preview, Standing, Status, Ticket, Unresolved};
 pub use error::Error;
+pub use finding::{EventProof, Finding, Ruling, Turn};
+pub use lease::Lease;
+pub use outcome::{Case, Found, Refusal, Settled, Stuck, Success, Witness};
 pub use proof::Verdict;
-pub use state::{Refusal, Settled, Stuck, Success};
+pub use resolve::{Entry, Hold, Proved, Ruled};
+pub use roster::Census;
+pub use state::{Record, State};
 pub use transition::{Known, Sending};
 
 use crate::audit;
-use crate::contract::{Effect, Spec};
-use crate::domain::clock::Clock;
+use crate::domain::clock::{Clock, Moment};
 use crate::domain::fingerprint::{Fingerprint, HashKey};
 use crate::domain::limits::FLIGHT_WAIT_MS_MAX;
 use crate::domain::operation::{Operation, OperationHash};
 use crate::domain::planted;
-use crate::store::{self, Batch, OperationRow, Store};
+use crate::store::{self, AuditRow, Batch, OperationRow, Store};
 use crate::stripe::{Attempt, Outgoing};
 
 use call::Landed;
 use flights::{Flight, Flights, Place, Waited};
+use lease::Seat;
 use proof::Expected;
-use state::{Record, State};
-use transition::{Call, Decision, Departure};
+use roster::Roster;
+use transition::{Decision, Departure, Fresh};
 
 /// The ledger of one gateway. Clones share it; two that do not share it must not work on one store.
 #[derive(Clone, Debug)]
@@ -49,13 +60,17 @@ pub struct Ledger {
     clock: Arc<dyn Clock>,
     key: HashKey,
     flights: Flights<Landed>,
+    seat: Seat,
+    roster: Roster,
 }
 
 impl Ledger {
     /// The ledger in `store`. `key` must be the same for the store's whole life.
     #[must_use]
     pub fn new(store: Store, clock: Arc<dyn Clock>, key: HashKey) -> Self {
-        Self { store, clock, key, flights: Flights::default() }
+        // The store locks its folder, so nobody else can have anything in flight.
+        let seat = Seat { owner: RandomState::new().hash_one(()), alone: true };
+        Self { store, clock, key, flights: Flights::default(), seat, roster: Roster::default() }
     }
 
     /// Decides about a call, and puts its intent and `audit` on record if it is to be sent. Calls of one operation go
@@ -75,28 +90,31 @@ impl Ledger {
         let hash = asked.operation.hash();
         let fingerprint = self.fingerprint(&asked);
         let flight = match self.enter(hash, &fingerprint, deadline).await? {
-            Turn::Lead(flight) => flight,
-            Turn::Answered(begun) => return self.answer(audit, &asked.operation, begun),
+            Seated::Lead(flight) => flight,
+            Seated::Answered(begun) => return self.answer(audit, &asked.operation, begun),
         };
-        let record = self.read(&hash).await?;
-        let now = self.clock.wall();
-        let how = match transition::decide(record.as_ref(), asked.call(&fingerprint), now) {
-            Decision::Send(how) => how,
-            Decision::Answer(known) => return self.answer(audit, &asked.operation, known.into()),
-            Decision::GiveUp(given_up, why) => {
-                let begun = Begun::Unresolved(Unresolved::NeedsOperator(why));
-                trail::answered(&mut audit, &asked.operation, begun.word());
-                self.commit(hash, &given_up, &audit).await?;
-                return Ok(begun);
+        let now = self.clock.now();
+        let record = self.read_now(&hash, now).await?;
+        let decision = transition::decide(record.as_ref(), asked.call(&fingerprint), now, self.seat);
+        let (how, record) = match (decision, record) {
+            (Decision::Send(how), record) => (how, record),
+            (Decision::Answer(known), _) => return self.answer(audit, &asked.operation, known.into()),
+            (Decision::Look(why), Some(record)) => {
+                let hold = Box::new(Hold { flight, record, why: Some(why) });
+                return self.answer(audit, &asked.operation, Begun::Look(hold));
             }
+            // There is nothing to look for when nothing is on record.
+            (Decision::Look(_), None) => (Sending::New, None),
         };
-        let departure = transition::depart(how, record, asked.operation, fingerprint, asked.outgoing, now);
-        let Departure { record, outgoing, ambiguous } = departure;
+        let spec = asked.spec;
+        let fresh = self.fresh(asked, fingerprint);
+        let Departure { record, outgoing, ambiguous, lease } =
+            transition::depart(how, record, fresh, now, self.seat);
         trail::intent(&mut audit, &record, &outgoing);
         planted::point("intent-before");
         self.commit(hash, &record, &audit).await?;
         planted::point("intent-durable");
-        Ok(Begun::New(Box::new(Ticket { flight, record, spec: asked.spec, outgoing, ambiguous })))
+        Ok(Begun::New(Box::new(Ticket { flight, record, spec, lease, outgoing, ambiguous })))
     }
 
     /// Puts on record what came of a sent change, and tells everybody who waits for it.
@@ -109,11 +127,11 @@ impl Ledger {
         attempts: &[Attempt],
         mut audit: audit::Record,
     ) -> Result<Verdict, Error> {
-        let Ticket { flight, record, spec, outgoing, ambiguous } = ticket;
+        let Ticket { flight, record, spec, outgoing, ambiguous, .. } = ticket;
         let expected = Expected { object: spec.object, keyed: outgoing.idempotency_key.is_some() };
         let verdict = proof::verdict(attempts, ambiguous, expected);
         trail::outcome(&mut audit, &record, &outgoing, &verdict, attempts);
-        let record = transition::settled(record, outgoing, &verdict, self.clock.wall());
+        let record = transition::settled(record, outgoing, &verdict, self.clock.now());
         planted::point("settle-before");
         let committed = self.commit(record.operation.hash(), &record, &audit).await;
         planted::point("settle-durable");
@@ -130,44 +148,38 @@ impl Ledger {
         let hash = asked.operation.hash();
         let fingerprint = self.fingerprint(&asked);
         let record = self.read(&hash).await?;
-        let now = self.clock.wall();
-        let how = match transition::decide(record.as_ref(), asked.call(&fingerprint), now) {
+        let now = self.clock.now();
+        let how = match transition::decide(record.as_ref(), asked.call(&fingerprint), now, self.seat) {
             // It would wait for the one in flight.
-            Decision::Send(Sending::Resend { ambiguous: true }) if self.flights.live(&hash) => {
-                return Ok(Preview::Answer(Known::Unknown));
+            Decision::Send(Sending::Resend { ambiguous: true }) | Decision::Look(_)
+                if self.flights.live(&hash) =>
+            {
+                return Ok(Preview::Answer(Known::InFlight));
             }
             Decision::Send(how) => how,
             Decision::Answer(known) => return Ok(Preview::Answer(known)),
-            Decision::GiveUp(_, why) => return Ok(Preview::Answer(Known::NeedsOperator(why))),
+            Decision::Look(why) => return Ok(Preview::Look(why)),
         };
-        let departure = transition::depart(how, record, asked.operation, fingerprint, asked.outgoing, now);
+        let fresh = self.fresh(asked, fingerprint);
+        let departure = transition::depart(how, record, fresh, now, self.seat);
         Ok(Preview::Send { how, outgoing: Box::new(departure.outgoing) })
     }
 
-    /// What is known of an operation of the RPC `spec`; `None` when it was never asked for.
+    /// What is known of an operation; `None` when it was never asked for.
     ///
     /// # Errors
     /// When its entry cannot be read.
-    pub async fn status(&self, operation: &Operation, spec: &Spec) -> Result<Option<Status>, Error> {
-        let hash = operation.hash();
-        let Some(record) = self.read(&hash).await? else { return Ok(None) };
-        let call = Call {
-            fingerprint: &record.fingerprint,
-            retry_refused: false,
-            repeatable: spec.effect == Effect::Repeatable,
+    pub async fn status(&self, operation: &Operation) -> Result<Option<Status>, Error> {
+        let Some(Entry { record, live, .. }) = self.entry(operation.hash()).await? else { return Ok(None) };
+        let in_flight = live || !lease::may_take(&record, self.seat, self.clock.now());
+        let Record { generation, first_sent_ms, last_ms, state, .. } = record;
+        let standing = match state {
+            State::Open(_) | State::Lapsed => Standing::Open,
+            State::InFlight { .. } if in_flight => Standing::InFlight,
+            State::InFlight { .. } | State::Unknown { .. } => Standing::Unknown,
+            State::NeedsOperator { case, .. } => Standing::NeedsOperator(case),
+            State::Settled(settled) => Standing::Settled(settled),
         };
-        let standing = match transition::decide(Some(&record), call, self.clock.wall()) {
-            _ if self.flights.live(&hash) && matches!(record.state, State::InFlight { .. }) => {
-                Standing::InFlight
-            }
-            Decision::Send(Sending::Resend { ambiguous: false }) => Standing::Open,
-            Decision::Answer(Known::Replay(settled)) => Standing::Settled(settled),
-            Decision::Answer(Known::NeedsOperator(why)) | Decision::GiveUp(_, why) => {
-                Standing::NeedsOperator(why)
-            }
-            Decision::Send(_) | Decision::Answer(Known::Unknown | Known::Mismatch(_)) => Standing::Unknown,
-        };
-        let Record { generation, first_sent_ms, last_ms, .. } = record;
         Ok(Some(Status { standing, generation, first_sent_ms, last_ms }))
     }
 
@@ -177,22 +189,22 @@ impl Ledger {
         hash: OperationHash,
         fingerprint: &Fingerprint,
         deadline: Option<Instant>,
-    ) -> Result<Turn, Error> {
+    ) -> Result<Seated, Error> {
         let latest = Instant::now() + Duration::from_millis(FLIGHT_WAIT_MS_MAX);
         let deadline = deadline.map_or(latest, |deadline| deadline.min(latest));
         loop {
             let follower = match self.flights.enter(hash) {
-                Place::Lead(flight) => return Ok(Turn::Lead(flight)),
+                Place::Lead(flight) => return Ok(Seated::Lead(flight)),
                 Place::Full => return Err(Error::Crowded),
                 Place::Follow(follower) => follower,
             };
             match follower.wait(deadline).await {
                 Waited::Landed(landed) if landed.fingerprint.differing(fingerprint).is_empty() => {
-                    return Ok(Turn::Answered(Begun::Joined(landed.verdict)));
+                    return Ok(Seated::Answered(Begun::Joined(landed.verdict)));
                 }
                 // Whoever asks for something else, or lost the leader, takes the next turn.
                 Waited::Landed(_) | Waited::Lost => {}
-                Waited::TimedOut => return Ok(Turn::Answered(Begun::Unresolved(Unresolved::InFlight))),
+                Waited::TimedOut => return Ok(Seated::Answered(Begun::Unresolved(Unresolved::InFlight))),
             }
         }
     }
@@ -208,11 +220,31 @@ impl Ledger {
         Ok(stored.as_deref().map(Record::decode).transpose()?)
     }
 
+    /// The same, and if the wall clock turns out to have been set back, the entry says so for good.
+    async fn read_now(&self, hash: &OperationHash, now: Moment) -> Result<Option<Record>, Error> {
+        let record = self.read(hash).await?;
+        let Some(marked) = record.as_ref().and_then(|record| lease::marked(record, now)) else {
+            return Ok(record);
+        };
+        self.keep(*hash, &marked, Vec::new()).await?;
+        Ok(Some(marked))
+    }
+
     async fn commit(&self, hash: OperationHash, record: &Record, audit: &audit::Record) -> Result<(), Error> {
-        let listed = !matches!(record.state, State::Settled(_));
-        let operations = vec![OperationRow { hash, record: record.encode()?, listed }];
-        let batch = Batch { operations, audit: vec![audit.row()?], ..Batch::default() };
-        self.store.commit(batch).await.map(drop).map_err(not_recorded)
+        self.keep(hash, record, vec![audit.row()?]).await
+    }
+
+    async fn keep(&self, hash: OperationHash, record: &Record, audit: Vec<AuditRow>) -> Result<(), Error> {
+        let operations = vec![OperationRow { hash, record: record.encode()?, listed: record.unresolved() }];
+        let batch = Batch { operations, audit, ..Batch::default() };
+        self.store.commit(batch).await.map(drop).map_err(not_recorded)?;
+        self.roster.note(hash, record);
+        Ok(())
+    }
+
+    fn fresh(&self, asked: Asked<'_>, fingerprint: Fingerprint) -> Fresh {
+        let Asked { operation, outgoing, .. } = asked;
+        Fresh { operation, fingerprint, outgoing, audit_before: *self.store.audit_head().borrow() }
     }
 
     /// Answers a call that sends nothing; its audit record need not be waited for.
@@ -224,7 +256,7 @@ impl Ledger {
 }
 
 /// How a call got its turn.
-enum Turn {
+enum Seated {
     Lead(Flight<Landed>),
     /// It needs none: here is its answer.
     Answered(Begun),

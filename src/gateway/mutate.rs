@@ -16,7 +16,7 @@ use crate::audit::{self, Phase};
 use crate::contract::{Method, Received, Reply, Sensitivity, Undecodable};
 use crate::domain::limits::METADATA_STAMP;
 use crate::domain::planted;
-use crate::ledger::{Asked, Begun, Settled, Success, Verdict};
+use crate::ledger::{Asked, Begun, Finding, Settled, Success, Verdict};
 use crate::proto::v1::CallInfo;
 use crate::stripe::{Answer, Outgoing};
 use crate::telemetry::names::Replay;
@@ -117,11 +117,17 @@ impl Gateway {
             Begun::Replay(settled) => return self.replay(settled),
             Begun::Joined(verdict) => return self.judged(verdict, 0, true),
             Begun::Mismatch(fields) => return Err(outcome::mismatch(&fields)),
+            Begun::Look(hold) => {
+                let closing = self.record(Phase::Outcome, context, spec);
+                let (why, found) = ("no look-up at Stripe was made".to_owned(), Vec::new());
+                let verdict = self.ledger.found(*hold, Finding::Undecided { why, found }, closing).await;
+                return self.judged(verdict.map_err(|error| self.unrecorded(&error))?, 0, false);
+            }
             Begun::Unresolved(why) => return Err(outcome::unresolved(why)),
         };
         outcome::restore_upload(&mut ticket.outgoing, body);
-        let send_before_ms = ticket.send_before_ms();
-        let allowed = || self.clock.wall() < send_before_ms;
+        let lease = ticket.lease();
+        let allowed = || lease.holds(self.clock.now());
         planted::point("send-before");
         let sent = self.stripe.send_while(&ticket.outgoing, context.deadline, allowed).await;
         planted::point("send-after");
@@ -142,6 +148,7 @@ impl Gateway {
                 self.metrics.replay(Replay::Refusal);
                 Err(outcome::refused(&refusal))
             }
+            Settled::NotExecuted(_) => Err(outcome::not_executed()),
         }
     }
 
@@ -152,6 +159,8 @@ impl Gateway {
                 Ok(Effected { success, replayed: false, attempts })
             }
             Verdict::Settled(Settled::Refused(refusal)) => Err(outcome::refused(&refusal)),
+            Verdict::Settled(Settled::NotExecuted(_)) => Err(outcome::not_executed()),
+            Verdict::NeedsOperator(case) => Err(outcome::needs_operator(case.why)),
             Verdict::Open { last } => Err(outcome::open(last.as_ref())),
             Verdict::Unknown { last, conflict } => {
                 self.metrics.unknown_outcome();
@@ -172,8 +181,8 @@ fn respond<M: Method>(effected: Effected, audit_id: String) -> Result<Done<M::Re
         fault.message = format!("the change took effect, but {}; do not make it again", fault.message);
         fault
     };
-    let json: Value = serde_json::from_str(&success.json).map_err(|_| {
-        let found = "not JSON";
+    let json: Value = serde_json::from_str(success.json.as_deref().unwrap_or_default()).map_err(|_| {
+        let found = if success.json.is_some() { "not JSON" } else { "no longer kept" };
         unread(&Undecodable { path: String::new(), expected: "an object", found })
     })?;
     let stripe_request_id = success.request_id.clone();

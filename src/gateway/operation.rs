@@ -72,8 +72,7 @@ impl Gateway {
         let reference = request.operation.clone().unwrap_or_default();
         let operation = self.operation_of(context, spec, &reference);
         record.concern(&operation);
-        let status =
-            self.ledger.status(&operation, spec).await.map_err(|error| outcome::unrecorded(&error))?;
+        let status = self.ledger.status(&operation).await.map_err(|error| outcome::unrecorded(&error))?;
         let status = status.ok_or_else(|| {
             let message = "no such change was ever begun by this caller";
             Fault::new(Code::NotFound, Reason::OperationNotFound, message).retry(Retry::Never)
@@ -95,6 +94,7 @@ impl Gateway {
         let (outgoing, decision) = match found {
             ledger::Preview::Send { how, outgoing } => (*outgoing, sending(how)),
             ledger::Preview::Answer(known) => (would_send, answering(&known)),
+            ledger::Preview::Look(_) => (would_send, PreviewDecision::Unresolved),
         };
         let body = match outgoing.body {
             Body::Form(body) => body,
@@ -124,9 +124,9 @@ fn sending(how: Sending) -> PreviewDecision {
 fn answering(known: &Known) -> PreviewDecision {
     match known {
         Known::Replay(Settled::Succeeded(_)) => PreviewDecision::ReplaySuccess,
-        Known::Replay(Settled::Refused(_)) => PreviewDecision::ReplayRefusal,
+        Known::Replay(Settled::Refused(_) | Settled::NotExecuted(_)) => PreviewDecision::ReplayRefusal,
         Known::Mismatch(_) => PreviewDecision::Mismatch,
-        Known::Unknown | Known::NeedsOperator(_) => PreviewDecision::Unresolved,
+        Known::InFlight | Known::NeedsOperator(_) => PreviewDecision::Unresolved,
     }
 }
 
@@ -157,6 +157,10 @@ fn message(spec: &Spec, operation: &Operation, status: Status) -> v1::Operation 
         Standing::Settled(Settled::Refused(refusal)) => {
             message.refusal = outcome::refused(&refusal).message;
             message.stripe_request_id = refusal.request_id.unwrap_or_default();
+            OperationState::Refused
+        }
+        Standing::Settled(Settled::NotExecuted(_)) => {
+            message.refusal = outcome::not_executed().message;
             OperationState::Refused
         }
     };

@@ -71,20 +71,33 @@ pub(super) fn unresolved(why: Unresolved) -> Fault {
             "the same change is in flight; ask again for its outcome",
         )
         .retry(Retry::After(ASK_AGAIN_AFTER)),
-        Unresolved::Unknown => {
-            outcome_unknown("the outcome cannot be told while the gateway's clock is behind")
-        }
-        Unresolved::NeedsOperator(why) => needs_operator(why),
+        Unresolved::NeedsOperator(case) => needs_operator(case.why),
     }
 }
 
-fn needs_operator(why: Stuck) -> Fault {
+/// Nothing happened, as somebody found out who looked at Stripe.
+pub(super) fn not_executed() -> Fault {
+    let message = "Stripe did not carry this out, and will not; say `retry_refused` to send it again";
+    Fault::new(Code::FailedPrecondition, Reason::OperationNeedsOperator, message).retry(Retry::Never)
+}
+
+/// Only a person can tell.
+pub(super) fn needs_operator(why: Stuck) -> Fault {
     let message = match why {
         Stuck::Expired => {
             "the outcome is unknown and too old to be learnt by resending; a person has to look it up at Stripe"
         }
         Stuck::KeyConflict => {
             "Stripe knows this operation's key with other parameters; a person has to look it up at Stripe"
+        }
+        Stuck::ClockSetBack => {
+            "the outcome is unknown, and so is its age; a person has to look it up at Stripe"
+        }
+        Stuck::Superseded => {
+            "the outcome is unknown, and a later change of the same object was sent; a person has to look it up at Stripe"
+        }
+        Stuck::Absent | Stuck::Undecided | Stuck::Overdue => {
+            "the outcome is unknown and was not found out by looking; a person has to look it up at Stripe"
         }
     };
     Fault::new(Code::FailedPrecondition, Reason::OperationNeedsOperator, message).retry(Retry::Never)

@@ -1,13 +1,15 @@
 //! What the ledger is asked, and what it answers.
 
 use super::flights::Flight;
+use super::lease::Lease;
+use super::outcome::{Case, Settled, Stuck};
 use super::proof::Verdict;
-use super::state::{Record, Settled, Stuck};
+use super::resolve::Hold;
+use super::state::Record;
 use super::transition::{Call, Known, Sending};
 use crate::contract::{Effect, Pair, Spec};
 use crate::domain::clock::UnixMillis;
 use crate::domain::fingerprint::Fingerprint;
-use crate::domain::limits::RESEND_MS_MAX;
 use crate::domain::operation::Operation;
 use crate::stripe::Outgoing;
 
@@ -38,19 +40,20 @@ pub enum Begun {
     Joined(Verdict),
     /// The operation stands for another change: these fields differ.
     Mismatch(Vec<String>),
+    /// The outcome of an earlier call is unknown, and no resend finds it out: look at Stripe, then say what was
+    /// [`found`](super::Ledger::found).
+    Look(Box<Hold>),
     /// The outcome of an earlier call is unknown.
     Unresolved(Unresolved),
 }
 
 /// Why an unknown outcome is not found out by this call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unresolved {
     /// An equal call is in flight still, and the time to wait for it is over.
     InFlight,
-    /// It cannot be told now whether a resend is safe, since the clock was set back. A later resend will.
-    Unknown,
-    /// No resend will find it out.
-    NeedsOperator(Stuck),
+    /// A person has to decide.
+    NeedsOperator(Case),
 }
 
 /// What a call would do.
@@ -65,6 +68,8 @@ pub enum Preview {
     },
     /// It would be answered without sending.
     Answer(Known),
+    /// Its outcome would be looked for at Stripe.
+    Look(Stuck),
 }
 
 /// What is known of an operation.
@@ -87,10 +92,10 @@ pub enum Standing {
     Open,
     /// On its way.
     InFlight,
-    /// It may have taken effect; a resend finds out.
+    /// It may have taken effect; the next call finds out, by a resend or a look at Stripe.
     Unknown,
-    /// It may have taken effect; no resend finds out.
-    NeedsOperator(Stuck),
+    /// It may have taken effect; a person has to decide.
+    NeedsOperator(Case),
     /// Stripe's answer is known.
     Settled(Settled),
 }
@@ -101,6 +106,7 @@ pub struct Ticket {
     pub(super) flight: Flight<Landed>,
     pub(super) record: Record,
     pub(super) spec: &'static Spec,
+    pub(super) lease: Lease,
     /// Exactly what to send. The body of an upload has its boundary and no bytes: encode the file with that boundary.
     pub outgoing: Outgoing,
     /// Whether an earlier attempt of the same key may have taken effect.
@@ -122,10 +128,10 @@ impl Asked<'_> {
 }
 
 impl Ticket {
-    /// Until when, by the wall clock, the first byte of an attempt may go out: later, Stripe may have forgotten the key.
+    /// For how long the first byte of an attempt may go out; to be asked right before each.
     #[must_use]
-    pub fn send_before_ms(&self) -> UnixMillis {
-        self.record.first_sent_ms.saturating_add(RESEND_MS_MAX)
+    pub fn lease(&self) -> Lease {
+        self.lease
     }
 
     /// Which try of the operation it is.
@@ -144,7 +150,7 @@ impl Begun {
             Self::Joined(_) => "joined",
             Self::Mismatch(_) => "mismatch",
             Self::Unresolved(Unresolved::InFlight) => "in_flight",
-            Self::Unresolved(Unresolved::Unknown) => "unknown",
+            Self::Look(_) => "looked_for",
             Self::Unresolved(Unresolved::NeedsOperator(_)) => "needs_operator",
         }
     }
@@ -155,8 +161,8 @@ impl From<Known> for Begun {
         match known {
             Known::Replay(settled) => Self::Replay(settled),
             Known::Mismatch(fields) => Self::Mismatch(fields),
-            Known::Unknown => Self::Unresolved(Unresolved::Unknown),
-            Known::NeedsOperator(why) => Self::Unresolved(Unresolved::NeedsOperator(why)),
+            Known::InFlight => Self::Unresolved(Unresolved::InFlight),
+            Known::NeedsOperator(case) => Self::Unresolved(Unresolved::NeedsOperator(case)),
         }
     }
 }

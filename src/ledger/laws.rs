@@ -6,9 +6,10 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use proptest::prelude::*;
 
-use super::fixtures::{NOW, fingerprint, operation, outgoing};
+use super::fixtures::{NOW, SEAT, at, fingerprint, fresh};
+use super::outcome::Settled;
 use super::proof::{Expected, verdict};
-use super::state::{Record, Settled, State};
+use super::state::{Record, State};
 use super::transition::{Call, Decision, Departure, Sending, decide, depart, settled};
 use crate::domain::clock::UnixMillis;
 use crate::domain::limits::RESEND_MS_MAX;
@@ -134,15 +135,14 @@ impl Gateway {
         let fingerprint = fingerprint(&amount.to_string());
         let before = self.record();
         let call = Call { fingerprint: &fingerprint, retry_refused: *retry_refused, repeatable: false };
-        let how = match decide(before.as_ref(), call, now) {
+        let how = match decide(before.as_ref(), call, at(now - NOW), SEAT) {
             Decision::Send(how) => how,
-            Decision::GiveUp(record, _) => return self.store(&record),
-            Decision::Answer(_) => return,
+            Decision::Look(_) | Decision::Answer(_) => return,
         };
         check_may_send(before.as_ref(), how, now);
-        let fresh = outgoing(&format!("amount={amount}"));
-        let departure = depart(how, before, operation(), fingerprint, fresh, now);
-        let Departure { record, outgoing, ambiguous } = departure;
+        let fresh = fresh(&amount.to_string(), &format!("amount={amount}"));
+        let departure = depart(how, before, fresh, at(now - NOW), SEAT);
+        let Departure { record, outgoing, ambiguous, .. } = departure;
         self.store(&record);
         if matches!(crash, Crash::BeforeSend) {
             return;
@@ -153,7 +153,7 @@ impl Gateway {
             attempts.iter().map(|attempt| self.attempt(stripe, &outgoing, *attempt, now)).collect();
         if matches!(crash, Crash::No) {
             let verdict = verdict(&answers, ambiguous, Expected { object: "refund", keyed: true });
-            self.store(&settled(record, outgoing, &verdict, now));
+            self.store(&settled(record, outgoing, &verdict, at(now - NOW)));
         }
     }
 
@@ -252,7 +252,7 @@ proptest! {
             }
             match after.as_ref().map(|record| &record.state) {
                 Some(State::Settled(Settled::Succeeded(_))) => prop_assert_eq!(stripe.effects.len(), 1),
-                Some(State::Settled(Settled::Refused(_)) | State::Open(_)) | None => {
+                Some(State::Settled(_) | State::Open(_) | State::Lapsed) | None => {
                     prop_assert!(stripe.effects.is_empty(), "called nothing, and it happened");
                 }
                 Some(State::InFlight { .. } | State::Unknown { .. } | State::NeedsOperator { .. }) => {}

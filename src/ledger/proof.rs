@@ -3,7 +3,8 @@
 
 use serde_json::Value;
 
-use super::state::{Refusal, Settled, Success};
+use super::outcome::{Case, Refusal, Settled, Success};
+use crate::domain::planted;
 use crate::stripe::{Answer, Attempt, StripeError};
 
 /// Objects of Stripe that have no id.
@@ -50,6 +51,8 @@ pub enum Verdict {
         /// Stripe knows the key with other bytes: an alarm.
         conflict: bool,
     },
+    /// It may have taken effect, and a person has to decide.
+    NeedsOperator(Case),
 }
 
 /// What `attempt` proves when `ambiguous` says whether an earlier attempt of its generation may have taken effect.
@@ -68,7 +71,9 @@ pub fn judge(attempt: &Attempt, ambiguous: bool, expected: Expected<'_>) -> Proo
         (200..=299, _) if success_of(answer, expected.object).is_some() => Proof::Done,
         (400 | 402 | 404, Some(error)) if error.kind == "idempotency_error" => Proof::KeyConflict,
         (400 | 402 | 404, Some(_)) if !ambiguous || (answer.replayed && expected.keyed) => Proof::Refused,
+        (429, Some(_)) if planted::active("refused-on-429") => Proof::Refused,
         (401 | 403 | 409 | 424 | 429, Some(_)) => Proof::Nothing,
+        (500..=599, _) if planted::active("unknown-as-failed") => Proof::Nothing,
         _ => Proof::Ambiguous,
     }
 }
@@ -122,9 +127,11 @@ fn success_of(answer: &Answer, object: &str) -> Option<Success> {
     let named = object_id.is_some() || OBJECTS_WITHOUT_ID.contains(&kind);
     let expected = object.is_empty() || kind == object;
     (expected && named).then(|| Success {
-        json: json.to_owned(),
+        json: Some(json.to_owned()),
         request_id: answer.request_id.clone(),
         object_id,
+        turned_by: None,
+        turned_s: None,
     })
 }
 
@@ -248,7 +255,7 @@ mod tests {
         let body = "{ \"object\":\"refund\",\"amount\":5.0,\"id\":\"re_1\" , \"x\":\"\\u00fc\"}\n";
         let verdict = verdict(&[answered(200, false, body)], false, REFUND);
         let Verdict::Settled(Settled::Succeeded(success)) = verdict else { panic!("{verdict:?}") };
-        assert_eq!(success.json, body);
+        assert_eq!(success.json.as_deref(), Some(body));
         assert_eq!(
             (success.object_id.as_deref(), success.request_id.as_deref()),
             (Some("re_1"), Some("req_1"))
@@ -277,6 +284,7 @@ mod tests {
             }
             Verdict::Unknown { conflict: false, .. } => "unknown",
             Verdict::Unknown { conflict: true, .. } => "conflict",
+            other => panic!("{other:?}"),
         }
     }
 

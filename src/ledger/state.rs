@@ -2,18 +2,20 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::clock::UnixMillis;
+use super::lease::Lease;
+use super::outcome::{Case, Settled};
+use crate::domain::clock::{BootTime, Moment, UnixMillis};
 use crate::domain::fingerprint::Fingerprint;
 use crate::domain::operation::Operation;
-use crate::stripe::{Outgoing, StripeError};
+use crate::stripe::Outgoing;
 
-/// Version of the stored form.
-const VERSION: u8 = 1;
+/// Version of the stored form. Entries of version 1 lack what has a default below.
+const VERSION: u8 = 2;
 
 /// The newest entry of one operation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
-    version: u8,
+    pub(super) version: u8,
     /// Whose entry it is.
     pub operation: Operation,
     /// Which try: 1 at first, one more after each proof that nothing happened. Each has its own idempotency key.
@@ -22,6 +24,15 @@ pub struct Record {
     pub fingerprint: Fingerprint,
     /// When Stripe can first have seen this generation's key.
     pub first_sent_ms: UnixMillis,
+    /// The same by the clock that nobody can set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_sent_boot: Option<BootTime>,
+    /// Set once the wall clock was seen to have been set back since: how long ago it was cannot be told any more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub age_lost: bool,
+    /// How far the audit log reached before this generation's first intent.
+    #[serde(default)]
+    pub audit_before: u64,
     /// When the entry was written; never before an earlier entry of the operation.
     pub last_ms: UnixMillis,
     /// Where it stands.
@@ -34,12 +45,15 @@ pub struct Record {
 pub enum State {
     /// Nothing happened, and nothing that was sent can still take effect.
     Open(Outgoing),
-    /// About to be sent or on its way; without a live flight in this process, as unknown as [`State::Unknown`].
+    /// About to be sent or on its way; without a live flight of its holder, as unknown as [`State::Unknown`].
     InFlight {
         /// What is sent.
         outgoing: Outgoing,
         /// Whether an earlier attempt of this generation may have taken effect.
         ambiguous: bool,
+        /// Who may send it, and until when; `None` in entries of version 1.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        lease: Option<Lease>,
     },
     /// It may have taken effect.
     Unknown {
@@ -48,80 +62,18 @@ pub enum State {
         /// Stripe knows the key with other bytes: sending it again teaches nothing.
         conflict: bool,
     },
-    /// It may have taken effect, and no resend can tell any more.
+    /// It may have taken effect, and a person has to decide.
     NeedsOperator {
         /// What was sent.
         outgoing: Outgoing,
-        /// Why.
-        why: Stuck,
+        /// What there is to decide about.
+        #[serde(flatten)]
+        case: Case,
     },
-    /// Stripe's answer is known.
+    /// The outcome is known.
     Settled(Settled),
-}
-
-/// Why an unknown outcome is not found out by sending again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Stuck {
-    /// Stripe may have forgotten the key, and would carry the change out again.
-    Expired,
-    /// Stripe knows the key with other bytes.
-    KeyConflict,
-}
-
-/// A proven outcome.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Settled {
-    /// The change took effect, for good.
-    Succeeded(Success),
-    /// Nothing happened.
-    Refused(Refusal),
-}
-
-/// Stripe's answer to a change that took effect.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Success {
-    /// The answer as it came.
-    pub json: String,
-    /// `Request-Id` of the attempt that brought it.
-    pub request_id: Option<String>,
-    /// Id of the object; `None` for the few that have none.
-    pub object_id: Option<String>,
-}
-
-/// Stripe's answer to a change that it refused.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Refusal {
-    /// HTTP status.
-    pub status: u16,
-    /// The error as it came.
-    pub body: String,
-    /// `Request-Id` of the attempt that brought it.
-    pub request_id: Option<String>,
-}
-
-impl Refusal {
-    /// The error that the body carries.
-    #[must_use]
-    pub fn error(&self) -> StripeError {
-        StripeError::parse(self.body.as_bytes()).unwrap_or_default()
-    }
-}
-
-/// Answers hold personal data, so `Debug` leaves them out.
-impl std::fmt::Debug for Success {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { json, request_id, object_id } = self;
-        write!(out, "Success({} bytes, {request_id:?}, {object_id:?})", json.len())
-    }
-}
-
-impl std::fmt::Debug for Refusal {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { status, body, request_id } = self;
-        write!(out, "Refusal({status}, {} bytes, {request_id:?})", body.len())
-    }
+    /// As [`State::Open`], but the request is no longer kept.
+    Lapsed,
 }
 
 /// A stored entry cannot be read.
@@ -136,22 +88,33 @@ pub enum Unreadable {
 }
 
 impl Record {
-    /// An entry in the form of today.
+    /// The first entry of a generation, in the form of today. `last_ms` is the time of the entry before it.
     #[must_use]
     pub fn new(
         operation: Operation,
         generation: u32,
         fingerprint: Fingerprint,
-        (first_sent_ms, last_ms): (UnixMillis, UnixMillis),
+        (last_ms, now): (UnixMillis, Moment),
         state: State,
     ) -> Self {
-        Self { version: VERSION, operation, generation, fingerprint, first_sent_ms, last_ms, state }
+        Self {
+            version: VERSION,
+            operation,
+            generation,
+            fingerprint,
+            first_sent_ms: now.wall_ms,
+            first_sent_boot: Some(now.boot),
+            age_lost: false,
+            audit_before: 0,
+            last_ms: last_ms.max(now.wall_ms),
+            state,
+        }
     }
 
     /// The next entry of the same generation.
     #[must_use]
-    pub fn moved_to(self, state: State, now: UnixMillis) -> Self {
-        Self { state, last_ms: self.last_ms.max(now), ..self }
+    pub fn moved_to(self, state: State, now: Moment) -> Self {
+        Self { state, last_ms: self.last_ms.max(now.wall_ms), ..self }
     }
 
     /// The stored form; an upload's bytes are not part of it.
@@ -172,13 +135,41 @@ impl Record {
             version: u8,
         }
         let Version { version } = serde_json::from_slice(bytes).map_err(Unreadable::Damaged)?;
-        if version != VERSION {
+        if version > VERSION {
             return Err(Unreadable::TooNew(version));
         }
-        serde_json::from_slice(bytes).map_err(Unreadable::Damaged)
+        let record = serde_json::from_slice(bytes).map_err(Unreadable::Damaged)?;
+        Ok(Self { version: VERSION, ..record })
     }
 
-    /// The request that may be sent again; `None` once the outcome is proven.
+    /// Whether its outcome is still to be found out: it is in flight, unknown or waits for an operator.
+    #[must_use]
+    pub fn unresolved(&self) -> bool {
+        match self.state {
+            State::InFlight { .. } | State::Unknown { .. } | State::NeedsOperator { .. } => true,
+            State::Open(_) | State::Settled(_) | State::Lapsed => false,
+        }
+    }
+
+    /// The request that was sent or may be sent again; `None` once the outcome is proven.
+    #[must_use]
+    pub fn outgoing(&self) -> Option<&Outgoing> {
+        match &self.state {
+            State::Open(outgoing)
+            | State::InFlight { outgoing, .. }
+            | State::Unknown { outgoing, .. }
+            | State::NeedsOperator { outgoing, .. } => Some(outgoing),
+            State::Settled(_) | State::Lapsed => None,
+        }
+    }
+
+    /// The idempotency key of `generation`, were it of a request that carries one.
+    #[must_use]
+    pub fn key(&self, generation: u32) -> String {
+        self.operation.key(generation)
+    }
+
+    /// As [`Record::outgoing`].
     #[must_use]
     pub fn into_outgoing(self) -> Option<Outgoing> {
         match self.state {
@@ -186,32 +177,40 @@ impl Record {
             | State::InFlight { outgoing, .. }
             | State::Unknown { outgoing, .. }
             | State::NeedsOperator { outgoing, .. } => Some(outgoing),
-            State::Settled(_) => None,
+            State::Settled(_) | State::Lapsed => None,
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::fixtures::{outgoing, record};
+    use super::super::fixtures::{found, outgoing, record, refusal, success};
+    use super::super::outcome::{Stuck, Success, Witness};
     use super::*;
 
     fn states() -> Vec<State> {
+        let lease = Lease {
+            owner: u64::MAX,
+            send_before_ms: 7,
+            send_before_boot: BootTime { boot_id: u64::MAX, ms: 7 },
+        };
+        let case = Case { why: Stuck::Absent, note: "none".to_owned(), found: vec![found()] };
         vec![
             State::Open(outgoing("a=1")),
-            State::InFlight { outgoing: outgoing("a=1"), ambiguous: true },
+            State::InFlight { outgoing: outgoing("a=1"), ambiguous: true, lease: Some(lease) },
             State::Unknown { outgoing: outgoing("a=1"), conflict: false },
-            State::NeedsOperator { outgoing: outgoing("a=1"), why: Stuck::Expired },
+            State::NeedsOperator { outgoing: outgoing("a=1"), case: Stuck::Expired.into() },
+            State::NeedsOperator { outgoing: outgoing("a=1"), case },
             State::Settled(Settled::Succeeded(Success {
-                json: "{ \"id\" : \"re_1\", \"note\": \"ü\\u00fc\\n\" }".to_owned(),
-                request_id: Some("req_1".to_owned()),
-                object_id: Some("re_1".to_owned()),
+                json: Some("{ \"id\" : \"re_1\", \"note\": \"ü\\u00fc\\n\" }".to_owned()),
+                turned_by: Some("evt_1".to_owned()),
+                turned_s: Some(7),
+                ..success()
             })),
-            State::Settled(Settled::Refused(Refusal {
-                status: 402,
-                body: r#"{"error":{"type":"card_error","code":"card_declined"}}"#.to_owned(),
-                request_id: None,
-            })),
+            State::Settled(Settled::Succeeded(Success { json: None, ..success() })),
+            State::Settled(Settled::Refused(refusal())),
+            State::Settled(Settled::NotExecuted(Witness::Operator)),
+            State::Lapsed,
         ]
     }
 
@@ -224,17 +223,47 @@ mod tests {
     }
 
     #[test]
-    fn a_settled_entry_holds_no_request() {
+    fn only_what_may_still_be_sent_keeps_its_request() {
         for state in states() {
-            let settled = matches!(state, State::Settled(_));
-            assert_eq!(record(1, state).into_outgoing().is_none(), settled);
+            let kept = !matches!(state, State::Settled(_) | State::Lapsed);
+            let record = record(1, state);
+            assert_eq!((record.outgoing().is_some(), record.into_outgoing().is_some()), (kept, kept));
         }
     }
 
     #[test]
     fn a_later_version_and_damage_are_told_apart() {
-        assert!(matches!(Record::decode(br#"{"version":2,"new":true}"#), Err(Unreadable::TooNew(2))));
+        assert!(matches!(Record::decode(br#"{"version":3,"new":true}"#), Err(Unreadable::TooNew(3))));
         assert!(matches!(Record::decode(br#"{"version":1}"#), Err(Unreadable::Damaged(_))));
         assert!(matches!(Record::decode(b""), Err(Unreadable::Damaged(_))));
+    }
+
+    /// Entries as the first version wrote them.
+    #[test]
+    fn entries_of_the_first_version_are_understood() {
+        let request = serde_json::to_string(&outgoing("a=1")).unwrap();
+        let success = r#"{"json":"{}","request_id":"req_1","object_id":"re_1"}"#;
+        let old = [
+            format!(r#"{{"open":{request}}}"#),
+            format!(r#"{{"in_flight":{{"outgoing":{request},"ambiguous":true}}}}"#),
+            format!(r#"{{"unknown":{{"outgoing":{request},"conflict":false}}}}"#),
+            format!(r#"{{"needs_operator":{{"outgoing":{request},"why":"expired"}}}}"#),
+            format!(r#"{{"settled":{{"succeeded":{success}}}}}"#),
+        ];
+        let new = [
+            State::Open(outgoing("a=1")),
+            State::InFlight { outgoing: outgoing("a=1"), ambiguous: true, lease: None },
+            State::Unknown { outgoing: outgoing("a=1"), conflict: false },
+            State::NeedsOperator { outgoing: outgoing("a=1"), case: Stuck::Expired.into() },
+            State::Settled(Settled::Succeeded(Success { json: Some("{}".to_owned()), ..self::success() })),
+        ];
+        for (old, new) in old.iter().zip(new) {
+            let stored = format!(
+                r#"{{"version":1,"operation":{{"namespace":"shop","account":"acct_1","mode":"test","rpc":"refunds.create","order_id":"1001","operation_id":""}},"generation":2,"fingerprint":{{"version":1,"fields":{{}}}},"first_sent_ms":5,"last_ms":9,"state":{old}}}"#
+            );
+            let record = Record::decode(stored.as_bytes()).unwrap();
+            assert_eq!((record.state.clone(), record.first_sent_boot, record.age_lost), (new, None, false));
+            assert_eq!(Record::decode(&record.encode().unwrap()).unwrap(), record);
+        }
     }
 }

@@ -2,8 +2,9 @@
 
 use serde_json::Value;
 
+use super::outcome::{Refusal, Settled, Success};
 use super::proof::Verdict;
-use super::state::{Record, Refusal, Settled, Success};
+use super::state::Record;
 use crate::audit::{self, Outcome, Phase, Try};
 use crate::domain::operation::Operation;
 use crate::stripe::{Answer, Attempt, Outgoing};
@@ -39,6 +40,8 @@ pub(super) fn outcome(
     let reason = match (verdict, last) {
         (Verdict::Settled(Settled::Succeeded(success)), _) => return succeeded(audit, success, last),
         (Verdict::Settled(Settled::Refused(refusal)), _) => reason_of(refusal),
+        (Verdict::Settled(Settled::NotExecuted(_)), _) => None,
+        (Verdict::NeedsOperator(case), _) => Some(case.why.as_str().to_owned()),
         (Verdict::Unknown { conflict: true, .. }, _) => Some("key_conflict".to_owned()),
         (Verdict::Open { last } | Verdict::Unknown { last, .. }, _) => last.as_ref().and_then(trouble_of),
     };
@@ -46,14 +49,29 @@ pub(super) fn outcome(
     audit.outcome = Some(Outcome { result: word(verdict).to_owned(), http_status, reason });
 }
 
+/// An operation that was found out about without sending: by a look, an event or a person, as `way` says.
+pub(super) fn resolved(audit: &mut audit::Record, record: &Record, verdict: &Verdict, way: &str) {
+    audit.concern(&record.operation);
+    audit.generation = Some(record.generation);
+    audit.conclude(word(verdict));
+    if let Verdict::Settled(Settled::Succeeded(success)) = verdict {
+        succeeded(audit, success, None);
+    }
+    if let Some(outcome) = &mut audit.outcome {
+        outcome.reason = Some(way.to_owned());
+    }
+}
+
 fn sent(audit: &mut audit::Record, record: &Record, outgoing: &Outgoing) {
     audit.concern(&record.operation);
     audit.generation = Some(record.generation);
     audit.idempotency_key = outgoing.idempotency_key.clone();
+    audit.path = Some(outgoing.path.clone());
 }
 
 fn succeeded(audit: &mut audit::Record, success: &Success, last: Option<&Answer>) {
-    let object: Value = serde_json::from_str(&success.json).unwrap_or_default();
+    let object: Value =
+        success.json.as_deref().and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default();
     audit.object_id.clone_from(&success.object_id);
     audit.amount_minor = object.get("amount").and_then(Value::as_i64);
     audit.currency = object.get("currency").and_then(Value::as_str).map(str::to_owned);
@@ -65,6 +83,8 @@ fn word(verdict: &Verdict) -> &'static str {
     match verdict {
         Verdict::Settled(Settled::Succeeded(_)) => "succeeded",
         Verdict::Settled(Settled::Refused(_)) => "refused",
+        Verdict::Settled(Settled::NotExecuted(_)) => "not_executed",
+        Verdict::NeedsOperator(_) => "needs_operator",
         Verdict::Open { .. } => "open",
         Verdict::Unknown { .. } => "unknown",
     }

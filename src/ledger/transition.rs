@@ -1,11 +1,13 @@
-//! The rules by which an operation moves from state to state. Pure: time, memory and Stripe's answers are handed in.
+//! The rules by which a call moves an operation from state to state. Pure: time, memory and Stripe's answers are handed
+//! in.
 
+use super::lease::{Lease, Seat, age_ms, may_take, over};
+use super::outcome::{Case, Settled, Stuck};
 use super::proof::Verdict;
-use super::state::{Record, Settled, State, Stuck};
+use super::state::{Record, State};
 use crate::contract::Verb;
-use crate::domain::clock::UnixMillis;
+use crate::domain::clock::Moment;
 use crate::domain::fingerprint::Fingerprint;
-use crate::domain::limits::{CLOCK_BEHIND_MS_MAX, RESEND_MS_MAX};
 use crate::domain::operation::Operation;
 use crate::domain::planted;
 use crate::stripe::Outgoing;
@@ -28,8 +30,8 @@ pub enum Decision {
     Send(Sending),
     /// It is answered as things stand.
     Answer(Known),
-    /// No resend will find out what came of the operation: this entry says so, and the call is answered so.
-    GiveUp(Box<Record>, Stuck),
+    /// No resend will find out what came of the operation: only reading at Stripe can tell.
+    Look(Stuck),
 }
 
 /// What is known without sending.
@@ -39,10 +41,10 @@ pub enum Known {
     Replay(Settled),
     /// The operation stands for something else: these fields differ.
     Mismatch(Vec<String>),
-    /// The outcome of an earlier attempt is unknown, and a resend is not safe at the moment.
-    Unknown,
-    /// It is unknown, and no resend will find it out.
-    NeedsOperator(Stuck),
+    /// Another process may be sending it.
+    InFlight,
+    /// It is unknown, and a person has to decide.
+    NeedsOperator(Case),
 }
 
 /// Under which key a call goes to Stripe.
@@ -68,99 +70,135 @@ pub struct Departure {
     pub outgoing: Outgoing,
     /// Whether an earlier attempt of this generation may have taken effect.
     pub ambiguous: bool,
+    /// For how long it may be sent.
+    pub lease: Lease,
 }
 
-/// Decides about a call when nothing of the operation is in flight.
+/// Decides about a call when nothing of the operation is in flight in this process.
 #[must_use]
-pub fn decide(record: Option<&Record>, call: Call<'_>, now: UnixMillis) -> Decision {
+pub fn decide(record: Option<&Record>, call: Call<'_>, now: Moment, seat: Seat) -> Decision {
     let Some(record) = record else { return Decision::Send(Sending::New) };
     let differing = record.fingerprint.differing(call.fingerprint);
+    let same = differing.is_empty();
     match &record.state {
-        State::Open(_) if differing.is_empty() => Decision::Send(Sending::Resend { ambiguous: false }),
-        State::Open(_) => Decision::Send(Sending::NextGeneration),
-        State::Settled(settled @ Settled::Refused(_)) if differing.is_empty() && !call.retry_refused => {
+        State::InFlight { .. } if !may_take(record, seat, now) => {
+            Decision::Answer(if same { Known::InFlight } else { Known::Mismatch(differing) })
+        }
+        State::Open(_) if same => Decision::Send(Sending::Resend { ambiguous: false }),
+        State::Settled(settled @ (Settled::Refused(_) | Settled::NotExecuted(_)))
+            if same && !call.retry_refused =>
+        {
             Decision::Answer(Known::Replay(settled.clone()))
         }
-        State::Settled(Settled::Refused(_)) => Decision::Send(Sending::NextGeneration),
-        _ if !differing.is_empty() => Decision::Answer(Known::Mismatch(differing)),
-        State::Settled(settled @ Settled::Succeeded(_)) => Decision::Answer(Known::Replay(settled.clone())),
-        State::NeedsOperator { why, .. } => Decision::Answer(Known::NeedsOperator(*why)),
-        State::Unknown { outgoing, conflict: true } => stuck(record, outgoing, Stuck::KeyConflict, call, now),
-        State::InFlight { outgoing, .. } | State::Unknown { outgoing, conflict: false } => {
-            resend(record, outgoing, call, now)
+        State::Open(_) | State::Lapsed | State::Settled(Settled::Refused(_) | Settled::NotExecuted(_)) => {
+            Decision::Send(Sending::NextGeneration)
         }
+        _ if !same && planted::active("mismatch-sent") => Decision::Send(Sending::NextGeneration),
+        _ if !same => Decision::Answer(Known::Mismatch(differing)),
+        State::Settled(settled @ Settled::Succeeded(_)) => Decision::Answer(Known::Replay(settled.clone())),
+        State::NeedsOperator { case, .. } => Decision::Answer(Known::NeedsOperator(case.clone())),
+        State::InFlight { .. } | State::Unknown { .. } => unknown(record, call, now),
     }
 }
 
 /// An unknown outcome: the same key finds it out as long as Stripe surely remembers it.
-fn resend(record: &Record, outgoing: &Outgoing, call: Call<'_>, now: UnixMillis) -> Decision {
-    if now.saturating_sub(record.first_sent_ms) >= RESEND_MS_MAX {
-        stuck(record, outgoing, Stuck::Expired, call, now)
-    } else if now < record.last_ms.saturating_sub(CLOCK_BEHIND_MS_MAX) {
-        // The clock was set back, so the age cannot be told.
-        Decision::Answer(Known::Unknown)
-    } else {
-        Decision::Send(Sending::Resend { ambiguous: true })
+fn unknown(record: &Record, call: Call<'_>, now: Moment) -> Decision {
+    match stuck(record, now) {
+        None if planted::active("new-after-unknown") => Decision::Send(Sending::NextGeneration),
+        None => Decision::Send(Sending::Resend { ambiguous: true }),
+        Some(_) if call.repeatable => Decision::Send(Sending::NextGeneration),
+        Some(why) => Decision::Look(why),
     }
 }
 
-fn stuck(record: &Record, outgoing: &Outgoing, why: Stuck, call: Call<'_>, now: UnixMillis) -> Decision {
-    if call.repeatable {
-        return Decision::Send(Sending::NextGeneration);
+/// Why a resend would not find out what came of an operation that is in flight or unknown; `None` while it would.
+#[must_use]
+pub fn stuck(record: &Record, now: Moment) -> Option<Stuck> {
+    match record.state {
+        State::Unknown { conflict: true, .. } => Some(Stuck::KeyConflict),
+        _ if !over(record, now) => None,
+        _ if age_ms(record, now).is_none() => Some(Stuck::ClockSetBack),
+        _ => Some(Stuck::Expired),
     }
-    let state = State::NeedsOperator { outgoing: outgoing.clone(), why };
-    Decision::GiveUp(Box::new(record.clone().moved_to(state, now)), why)
+}
+
+/// What a call brings that is to be sent.
+#[derive(Clone, Debug)]
+pub struct Fresh {
+    /// Which operation.
+    pub operation: Operation,
+    /// What is asked for.
+    pub fingerprint: Fingerprint,
+    /// What would go out if nothing was sent before.
+    pub outgoing: Outgoing,
+    /// How far the audit log reaches.
+    pub audit_before: u64,
 }
 
 /// Prepares a sending of `fresh`, or on a resend of what was sent before.
 #[must_use]
-pub fn depart(
-    how: Sending,
-    record: Option<Record>,
-    operation: Operation,
-    fingerprint: Fingerprint,
-    fresh: Outgoing,
-    now: UnixMillis,
-) -> Departure {
-    let last_ms = record.as_ref().map_or(now, |record| record.last_ms.max(now));
-    let generation = record.as_ref().map_or(0, |record| record.generation);
-    let stored = record.and_then(|record| Some((record.first_sent_ms, record.into_outgoing()?)));
-    let (generation, first_sent_ms, outgoing, ambiguous) = match (how, stored) {
-        (Sending::Resend { ambiguous: true }, Some((first_sent_ms, mut outgoing))) => {
-            if planted::active("key-per-retry") {
-                let other = u32::try_from(now.unsigned_abs() % u64::from(u32::MAX)).unwrap_or_default();
-                outgoing.idempotency_key = Some(operation.key(other));
-            }
-            (generation, first_sent_ms, outgoing, true)
+pub fn depart(how: Sending, record: Option<Record>, fresh: Fresh, now: Moment, seat: Seat) -> Departure {
+    if let (Sending::Resend { ambiguous }, Some(record)) = (how, &record)
+        && let Some(outgoing) = record.outgoing()
+    {
+        let departure = depart_again(record, outgoing.clone(), ambiguous, now, seat);
+        if ambiguous {
+            return departure;
         }
         // Until now nothing of an open operation took hold at Stripe, so its key is as good as new.
-        (Sending::Resend { ambiguous: false }, Some((_, outgoing))) => (generation, now, outgoing, false),
-        (Sending::New | Sending::NextGeneration | Sending::Resend { .. }, _) => {
-            let generation = generation.saturating_add(1);
-            let idempotency_key = (fresh.verb == Verb::Post).then(|| operation.key(generation));
-            (generation, now, Outgoing { idempotency_key, ..fresh }, false)
-        }
-    };
-    let state = State::InFlight { outgoing: outgoing.clone(), ambiguous };
-    let record = Record::new(operation, generation, fingerprint, (first_sent_ms, last_ms), state);
-    Departure { record, outgoing, ambiguous }
+        let (first_sent_ms, first_sent_boot) = (now.wall_ms, Some(now.boot));
+        let audit_before = fresh.audit_before;
+        let record =
+            Record { first_sent_ms, first_sent_boot, age_lost: false, audit_before, ..departure.record };
+        return Departure { record, ..departure };
+    }
+    let last_ms = record.as_ref().map_or(now.wall_ms, |record| record.last_ms);
+    let generation = record.as_ref().map_or(0, |record| record.generation);
+    let generation = if planted::active("generation-reused") { 1 } else { generation.saturating_add(1) };
+    let Fresh { operation, fingerprint, outgoing, audit_before } = fresh;
+    let idempotency_key = (outgoing.verb == Verb::Post).then(|| operation.key(generation));
+    let outgoing = Outgoing { idempotency_key, ..outgoing };
+    let lease = Lease::new(seat, now, 0);
+    let state = State::InFlight { outgoing: outgoing.clone(), ambiguous: false, lease: Some(lease) };
+    let record = Record::new(operation, generation, fingerprint, (last_ms, now), state);
+    let record = Record { audit_before, ..record };
+    Departure { record, outgoing, ambiguous: false, lease }
+}
+
+/// The stored bytes under the key they had.
+fn depart_again(record: &Record, stored: Outgoing, ambiguous: bool, now: Moment, seat: Seat) -> Departure {
+    let mut outgoing = stored;
+    if planted::active("key-per-retry") && ambiguous {
+        let other = u32::try_from(now.wall_ms.unsigned_abs() % u64::from(u32::MAX)).unwrap_or_default();
+        outgoing.idempotency_key = Some(record.operation.key(other));
+    }
+    let age_ms = if ambiguous { age_ms(record, now).unwrap_or(i64::MAX) } else { 0 };
+    let lease = Lease::new(seat, now, age_ms);
+    let state = State::InFlight { outgoing: outgoing.clone(), ambiguous, lease: Some(lease) };
+    Departure { record: record.clone().moved_to(state, now), outgoing, ambiguous, lease }
 }
 
 /// The entry after the attempts of a call that sent `outgoing`, of which `verdict` is the sum.
 #[must_use]
-pub fn settled(record: Record, outgoing: Outgoing, verdict: &Verdict, now: UnixMillis) -> Record {
+pub fn settled(record: Record, outgoing: Outgoing, verdict: &Verdict, now: Moment) -> Record {
     let state = match verdict {
         Verdict::Settled(settled) => State::Settled(settled.clone()),
         Verdict::Open { .. } => State::Open(outgoing),
         Verdict::Unknown { conflict, .. } => State::Unknown { outgoing, conflict: *conflict },
+        Verdict::NeedsOperator(case) => State::NeedsOperator { outgoing, case: case.clone() },
     };
     record.moved_to(state, now)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::fixtures::{NOW, fingerprint, operation, outgoing, record, refusal, success};
+    use super::super::fixtures::{
+        SEAT, at, fingerprint, fresh, operation, outgoing, record, refusal, success, unknown,
+    };
+    use super::super::outcome::Witness;
     use super::*;
+    use crate::domain::clock::UnixMillis;
+    use crate::domain::limits::SEND_LEASE_MS;
 
     const HOUR: UnixMillis = 3_600_000;
     const RESEND: Decision = Decision::Send(Sending::Resend { ambiguous: true });
@@ -171,9 +209,9 @@ mod tests {
     }
 
     /// Decides about the same parameters as the record's, then about another amount.
-    fn both(state: State, now: UnixMillis) -> (Decision, Decision) {
+    fn both(state: State, now: Moment) -> (Decision, Decision) {
         let record = record(1, state);
-        let decide = |fingerprint: &Fingerprint| decide(Some(&record), call(fingerprint), now);
+        let decide = |fingerprint: &Fingerprint| decide(Some(&record), call(fingerprint), now, SEAT);
         (decide(&record.fingerprint), decide(&fingerprint("other")))
     }
 
@@ -185,108 +223,136 @@ mod tests {
         Decision::Answer(Known::Mismatch(vec!["amount".to_owned()]))
     }
 
-    fn unknown(conflict: bool) -> State {
-        State::Unknown { outgoing: outgoing("a=1"), conflict }
-    }
-
-    /// The entry that says that an operator has to settle it.
-    fn given_up(why: Stuck, now: UnixMillis) -> Decision {
-        let state = State::NeedsOperator { outgoing: outgoing("a=1"), why };
-        Decision::GiveUp(Box::new(record(1, state.clone()).moved_to(state, now)), why)
+    fn in_flight(lease: Option<Lease>) -> State {
+        State::InFlight { outgoing: outgoing("a=1"), ambiguous: false, lease }
     }
 
     #[test]
     fn a_new_operation_is_sent() {
-        assert_eq!(decide(None, call(&fingerprint("1")), NOW), Decision::Send(Sending::New));
+        assert_eq!(decide(None, call(&fingerprint("1")), at(0), SEAT), Decision::Send(Sending::New));
     }
 
     #[test]
     fn a_success_is_final() {
         let settled = Settled::Succeeded(success());
         let state = State::Settled(settled.clone());
-        assert_eq!(both(state.clone(), NOW + 9999 * HOUR), (replay(&settled), mismatch()));
+        assert_eq!(both(state.clone(), at(9999 * HOUR)), (replay(&settled), mismatch()));
         let record = record(1, state);
         let retry = Call { retry_refused: true, repeatable: true, ..call(&record.fingerprint) };
-        assert_eq!(decide(Some(&record), retry, NOW), replay(&settled));
+        assert_eq!(decide(Some(&record), retry, at(0), SEAT), replay(&settled));
     }
 
     #[test]
     fn a_refusal_is_replayed_until_the_caller_asks_anew_or_for_something_else() {
-        let settled = Settled::Refused(refusal());
-        let state = State::Settled(settled.clone());
-        assert_eq!(both(state.clone(), NOW + 9999 * HOUR), (replay(&settled), NEXT));
-        let record = record(1, state);
-        let retry = Call { retry_refused: true, ..call(&record.fingerprint) };
-        assert_eq!(decide(Some(&record), retry, NOW), NEXT);
+        for settled in [Settled::Refused(refusal()), Settled::NotExecuted(Witness::Look)] {
+            let state = State::Settled(settled.clone());
+            assert_eq!(both(state.clone(), at(9999 * HOUR)), (replay(&settled), NEXT));
+            let record = record(1, state);
+            let retry = Call { retry_refused: true, ..call(&record.fingerprint) };
+            assert_eq!(decide(Some(&record), retry, at(0), SEAT), NEXT);
+        }
     }
 
     #[test]
     fn an_open_operation_is_resent_or_takes_other_parameters() {
         let resend = Decision::Send(Sending::Resend { ambiguous: false });
-        assert_eq!(both(State::Open(outgoing("a=1")), NOW + 9999 * HOUR), (resend, NEXT));
+        assert_eq!(both(State::Open(outgoing("a=1")), at(9999 * HOUR)), (resend, NEXT));
+        assert_eq!(both(State::Lapsed, at(9999 * HOUR)), (NEXT, NEXT));
     }
 
     #[test]
-    fn an_unknown_is_resent_for_23_hours_and_never_after() {
-        for state in [unknown(false), State::InFlight { outgoing: outgoing("a=1"), ambiguous: false }] {
-            let end = NOW + 23 * HOUR;
-            assert_eq!(both(state.clone(), end - 1), (RESEND, mismatch()));
-            assert_eq!(both(state, end), (given_up(Stuck::Expired, end), mismatch()));
+    fn an_unknown_is_resent_for_23_hours_and_looked_for_after() {
+        for state in [unknown(false), in_flight(None)] {
+            let end = 23 * HOUR;
+            assert_eq!(both(state.clone(), at(end - 1)), (RESEND, mismatch()));
+            assert_eq!(both(state, at(end)), (Decision::Look(Stuck::Expired), mismatch()));
         }
     }
 
     #[test]
-    fn a_clock_that_went_back_sends_nothing() {
-        let cannot_tell = Decision::Answer(Known::Unknown);
-        assert_eq!(both(unknown(false), NOW - 59_000).0, RESEND);
-        assert_eq!(both(unknown(false), NOW - 61_000).0, cannot_tell);
-        assert_eq!(both(unknown(false), UnixMillis::MIN).0, cannot_tell);
-        assert_eq!(both(unknown(false), UnixMillis::MAX).0, given_up(Stuck::Expired, UnixMillis::MAX));
+    fn a_wall_clock_that_went_back_sends_nothing_after_a_day() {
+        let back = |ms: i64| Moment { wall_ms: at(0).wall_ms, ..at(ms) };
+        let looked = Decision::Look(Stuck::ClockSetBack);
+        assert_eq!(both(unknown(false), back(59_000)).0, RESEND);
+        assert_eq!(both(unknown(false), back(30 * HOUR)).0, looked);
+        let lost = Record { age_lost: true, ..record(1, unknown(false)) };
+        assert_eq!(decide(Some(&lost), call(&lost.fingerprint), at(1), SEAT), looked);
+        assert_eq!(both(unknown(false), Moment { wall_ms: i64::MIN, ..at(0) }).0, looked);
+        let late = Moment { wall_ms: i64::MAX, ..at(0) };
+        assert_eq!(both(unknown(false), late).0, Decision::Look(Stuck::Expired));
     }
 
     #[test]
     fn a_key_that_stripe_knows_otherwise_is_never_resent() {
-        assert_eq!(both(unknown(true), NOW).0, given_up(Stuck::KeyConflict, NOW));
+        assert_eq!(both(unknown(true), at(0)).0, Decision::Look(Stuck::KeyConflict));
+    }
+
+    #[test]
+    fn what_another_process_may_be_sending_waits_for_the_end_of_its_lease() {
+        let theirs = Lease::new(Seat { owner: 2, alone: false }, at(0), 0);
+        let record = record(1, in_flight(Some(theirs)));
+        let decide = |seat, now| decide(Some(&record), call(&record.fingerprint), now, seat);
+        let shared = Seat { alone: false, ..SEAT };
+        assert_eq!(decide(shared, at(SEND_LEASE_MS)), Decision::Answer(Known::InFlight));
+        assert_eq!(decide(shared, at(SEND_LEASE_MS + 80_000)), RESEND);
+        assert_eq!(decide(SEAT, at(0)), RESEND);
     }
 
     #[test]
     fn what_needs_an_operator_stays_so() {
-        let state = State::NeedsOperator { outgoing: outgoing("a=1"), why: Stuck::Expired };
-        assert_eq!(both(state, NOW), (Decision::Answer(Known::NeedsOperator(Stuck::Expired)), mismatch()));
+        let case = Case::from(Stuck::Absent);
+        let state = State::NeedsOperator { outgoing: outgoing("a=1"), case: case.clone() };
+        assert_eq!(both(state, at(0)), (Decision::Answer(Known::NeedsOperator(case)), mismatch()));
     }
 
     #[test]
     fn a_stuck_upload_is_uploaded_again() {
-        for (state, now) in [(unknown(false), NOW + 23 * HOUR), (unknown(true), NOW)] {
+        for (state, now) in [(unknown(false), at(23 * HOUR)), (unknown(true), at(0))] {
             let record = record(1, state);
             let upload = Call { repeatable: true, ..call(&record.fingerprint) };
-            assert_eq!(decide(Some(&record), upload, now), NEXT);
+            assert_eq!(decide(Some(&record), upload, now, SEAT), NEXT);
         }
     }
 
     #[test]
     fn a_resend_has_the_stored_bytes_and_the_next_generation_the_new_ones() {
         let stored = Outgoing { idempotency_key: Some(operation().key(4)), ..outgoing("a=1") };
-        let before = record(4, State::Unknown { outgoing: stored.clone(), conflict: false });
-        let depart =
-            |how, now| depart(how, Some(before.clone()), operation(), fingerprint("1"), outgoing("b=2"), now);
-        let Departure { record, outgoing: sent, ambiguous } =
-            depart(Sending::Resend { ambiguous: true }, NOW + HOUR);
+        let before = Record {
+            age_lost: true,
+            ..record(4, State::Unknown { outgoing: stored.clone(), conflict: false })
+        };
+        let depart = |how, now| depart(how, Some(before.clone()), fresh("1", "b=2"), now, SEAT);
+        let Departure { record, outgoing: sent, ambiguous, .. } =
+            depart(Sending::Resend { ambiguous: true }, at(HOUR));
         assert_eq!((&sent, ambiguous), (&stored, true));
-        assert_eq!(record.state, State::InFlight { outgoing: stored, ambiguous: true });
-        assert_eq!((record.generation, record.first_sent_ms, record.last_ms), (4, NOW, NOW + HOUR));
+        assert_eq!(record.outgoing(), Some(&stored));
+        assert!(
+            matches!(record.state, State::InFlight { ambiguous: true, lease: Some(lease), .. } if !lease.holds(at(HOUR)))
+        );
+        assert_eq!((record.generation, record.first_sent_ms, record.age_lost), (4, at(0).wall_ms, true));
+        assert_eq!((record.first_sent_boot, record.last_ms), (Some(at(0).boot), at(HOUR).wall_ms));
 
-        let Departure { record, outgoing: sent, ambiguous } = depart(Sending::NextGeneration, NOW - HOUR);
+        let Departure { record, outgoing: sent, ambiguous, .. } = depart(Sending::NextGeneration, at(-HOUR));
         let fresh = Outgoing { idempotency_key: Some(operation().key(5)), ..outgoing("b=2") };
         assert_eq!((&sent, ambiguous), (&fresh, false));
-        assert_eq!(record.state, State::InFlight { outgoing: fresh, ambiguous: false });
-        assert_eq!((record.generation, record.first_sent_ms, record.last_ms), (5, NOW - HOUR, NOW));
+        assert_eq!(record.outgoing(), Some(&fresh));
+        assert_eq!((record.generation, record.first_sent_ms, record.age_lost), (5, at(-HOUR).wall_ms, false));
+        assert_eq!(record.last_ms, at(0).wall_ms);
+    }
+
+    #[test]
+    fn an_open_operation_begins_to_age_when_it_is_sent_again() {
+        let open = record(1, State::Open(outgoing("a=1")));
+        let now = at(99 * HOUR);
+        let sent = depart(Sending::Resend { ambiguous: false }, Some(open), fresh("1", "b=2"), now, SEAT);
+        assert_eq!((sent.record.generation, &sent.outgoing), (1, &outgoing("a=1")));
+        assert_eq!((sent.record.first_sent_ms, sent.record.first_sent_boot), (now.wall_ms, Some(now.boot)));
+        assert!(matches!(sent.record.state, State::InFlight { lease: Some(lease), .. } if lease.holds(now)));
     }
 
     #[test]
     fn a_delete_carries_no_key() {
-        let delete = Outgoing { verb: Verb::Delete, ..outgoing("") };
-        let departure = depart(Sending::New, None, operation(), fingerprint("1"), delete, NOW);
-        assert_eq!(departure.outgoing.idempotency_key, None);
+        let fresh = Fresh { outgoing: Outgoing { verb: Verb::Delete, ..outgoing("") }, ..fresh("1", "") };
+        assert_eq!(depart(Sending::New, None, fresh, at(0), SEAT).outgoing.idempotency_key, None);
     }
 }

@@ -1,0 +1,281 @@
+//! The rules by which an operation moves without a call: by a look at Stripe, by an event, by a person's word, by age.
+//! Pure: what was read is handed in.
+
+use serde_json::Value;
+
+use super::lease::age_ms;
+use super::outcome::{Case, Found, Refusal, Settled, Stuck, Success, Witness};
+use super::proof::Verdict;
+use super::state::{Record, State};
+use super::transition::{settled, stuck};
+use crate::contract::{Effect, Spec};
+use crate::domain::clock::Moment;
+use crate::domain::limits::{RESPONSE_KEPT_MS, SEND_LEASE_MS, UNKNOWN_MS_MAX};
+use crate::domain::planted;
+use crate::stripe::outgoing::STRIPE_VERSION;
+
+/// What a look at Stripe found out about an operation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Finding {
+    /// It took effect.
+    Effected(Success),
+    /// Nothing at Stripe is its effect by now.
+    Absent {
+        /// What else is there that a person should see.
+        found: Vec<Found>,
+    },
+    /// What is there neither proves nor disproves it.
+    Undecided {
+        /// Why, in words.
+        why: String,
+        /// What is there.
+        found: Vec<Found>,
+    },
+    /// Stripe could not be read.
+    Unread {
+        /// Why, in words.
+        why: String,
+    },
+}
+
+/// An event of Stripe that names the idempotency key of the request that caused it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventProof {
+    /// Its id.
+    pub event_id: String,
+    /// Its type.
+    pub kind: String,
+    /// The key that it names.
+    pub idempotency_key: String,
+    /// The object that it is about, as JSON.
+    pub object: String,
+    /// The version in which the object is written.
+    pub api_version: String,
+}
+
+/// A later state of an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Turn {
+    /// Id of the event that tells of it.
+    pub event_id: String,
+    /// Its type.
+    pub kind: String,
+    /// When Stripe made the event, in seconds since the Unix epoch.
+    pub created_s: i64,
+    /// The object as it is now, as JSON.
+    pub object: String,
+    /// The version in which the object is written.
+    pub api_version: String,
+}
+
+/// A person's word.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ruling {
+    /// It took effect.
+    Executed(Success),
+    /// It did not, and will not.
+    NotExecuted,
+}
+
+/// What an event does to an operation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Moved {
+    /// This entry follows.
+    To {
+        /// The entry.
+        record: Box<Record>,
+        /// Whether a later generation was sent than the one that took effect: it may have taken effect too.
+        later_sent: bool,
+    },
+    /// The event is not about this operation.
+    NotOurs,
+    /// It changes nothing.
+    Nothing,
+}
+
+/// The entry after a look, and its sum. A change that the caller may still resend is not given up for not being found:
+/// Stripe may yet carry it out.
+#[must_use]
+pub fn looked(
+    record: Record,
+    finding: Finding,
+    why: Option<Stuck>,
+    effect: Effect,
+    now: Moment,
+) -> (Record, Verdict) {
+    let overdue =
+        age_ms(&record, now).unwrap_or_else(|| now.wall_ms.saturating_sub(record.last_ms)) >= UNKNOWN_MS_MAX;
+    let verdict = match (finding, why) {
+        (Finding::Effected(success), _) => Verdict::Settled(Settled::Succeeded(success)),
+        (Finding::Absent { found }, Some(why)) => absent(found, why, effect),
+        (Finding::Undecided { why: note, found }, Some(_)) => {
+            Verdict::NeedsOperator(Case { why: Stuck::Undecided, note, found })
+        }
+        (Finding::Unread { why: note }, _) if overdue && !needs_operator(&record) => {
+            Verdict::NeedsOperator(Case { why: Stuck::Overdue, note, found: Vec::new() })
+        }
+        (Finding::Absent { .. } | Finding::Undecided { .. } | Finding::Unread { .. }, _) => {
+            as_it_was(&record)
+        }
+    };
+    let Some(outgoing) = record.outgoing().cloned() else { return (record, verdict) };
+    (settled(record, outgoing, &verdict, now), verdict)
+}
+
+/// Not found, and no resend will tell more.
+fn absent(found: Vec<Found>, why: Stuck, effect: Effect) -> Verdict {
+    if planted::active("absent-as-refused") {
+        return Verdict::Settled(Settled::NotExecuted(Witness::Look));
+    }
+    let case = |why| Verdict::NeedsOperator(Case { why, note: String::new(), found });
+    match (why, effect) {
+        // Stripe carries out a request at any time after it answered 500, and support may have made up for it by hand.
+        (_, Effect::Money) => case(Stuck::Absent),
+        // Whoever used the key with other bytes may have had an effect that looks otherwise; what was overwritten cannot
+        // be seen any more; and without an age the request may still be under way.
+        (Stuck::KeyConflict | Stuck::ClockSetBack | Stuck::Superseded, _) => case(why),
+        (Stuck::Expired | Stuck::Absent | Stuck::Undecided | Stuck::Overdue, _) => {
+            Verdict::Settled(Settled::NotExecuted(Witness::Look))
+        }
+    }
+}
+
+fn needs_operator(record: &Record) -> bool {
+    matches!(record.state, State::NeedsOperator { .. })
+}
+
+/// What is known already, as a verdict.
+#[must_use]
+pub fn as_it_was(record: &Record) -> Verdict {
+    match &record.state {
+        State::Settled(settled) => Verdict::Settled(settled.clone()),
+        State::NeedsOperator { case, .. } => Verdict::NeedsOperator(case.clone()),
+        State::Open(_) | State::Lapsed => Verdict::Open { last: None },
+        State::InFlight { .. } => Verdict::Unknown { last: None, conflict: false },
+        State::Unknown { conflict, .. } => Verdict::Unknown { last: None, conflict: *conflict },
+    }
+}
+
+/// Why looking is all that is left; `None` while a resend may still find the outcome out.
+#[must_use]
+pub fn why_look(record: &Record, now: Moment) -> Option<Stuck> {
+    match &record.state {
+        State::NeedsOperator { case, .. } => Some(case.why),
+        State::InFlight { .. } | State::Unknown { .. } => stuck(record, now),
+        State::Open(_) | State::Settled(_) | State::Lapsed => None,
+    }
+}
+
+/// What an event proves: an effect under the key of any generation is the operation's effect, whatever is thought of it
+/// by now.
+#[must_use]
+pub fn proved(record: &Record, spec: &Spec, proof: &EventProof, now: Moment) -> Moved {
+    let sent = (1..=record.generation).find(|generation| record.key(*generation) == proof.idempotency_key);
+    let Some(generation) = sent else { return Moved::NotOurs };
+    let settles = spec.settled_by.contains(&proof.kind.as_str());
+    let known = matches!(record.state, State::Settled(Settled::Succeeded(_)));
+    let Some(object_id) = object_id(&proof.object, spec.object).filter(|_| settles && !known) else {
+        return Moved::Nothing;
+    };
+    let success = Success {
+        json: readable(&proof.object, &proof.api_version),
+        request_id: None,
+        object_id: Some(object_id),
+        turned_by: None,
+        turned_s: None,
+    };
+    let state = State::Settled(Settled::Succeeded(success));
+    let record = Box::new(record.clone().moved_to(state, now));
+    Moved::To { later_sent: generation < record.generation, record }
+}
+
+/// What a later state of the object does to the entry of the operation that made it: replays show it from now on. Events
+/// come in any order, so the youngest counts.
+#[must_use]
+pub fn turned(record: &Record, turn: &Turn, now: Moment) -> Moved {
+    let State::Settled(Settled::Succeeded(success)) = &record.state else { return Moved::Nothing };
+    if success.object_id.is_none() || object_id(&turn.object, "") != success.object_id {
+        return Moved::NotOurs;
+    }
+    let told = success.turned_by.as_ref() == Some(&turn.event_id);
+    if told || success.turned_s.is_some_and(|newest_s| turn.created_s < newest_s) {
+        return Moved::Nothing;
+    }
+    let success = Success {
+        json: readable(&turn.object, &turn.api_version),
+        turned_by: Some(turn.event_id.clone()),
+        turned_s: Some(turn.created_s),
+        ..success.clone()
+    };
+    let state = State::Settled(Settled::Succeeded(success));
+    Moved::To { record: Box::new(record.clone().moved_to(state, now)), later_sent: false }
+}
+
+/// The entry after a person's word; `None` while the word would come too early, since a resend or an attempt under way
+/// may still tell.
+#[must_use]
+pub fn ruled(record: Record, ruling: Ruling, now: Moment) -> Option<Record> {
+    let written_ms_ago = now.wall_ms.saturating_sub(record.last_ms);
+    let early = match record.state {
+        State::NeedsOperator { .. } => false,
+        State::InFlight { .. } | State::Unknown { .. } => written_ms_ago < SEND_LEASE_MS && !record.age_lost,
+        State::Open(_) | State::Settled(_) | State::Lapsed => true,
+    };
+    let settled = match ruling {
+        Ruling::Executed(success) => Settled::Succeeded(success),
+        Ruling::NotExecuted => Settled::NotExecuted(Witness::Operator),
+    };
+    (!early).then(|| record.moved_to(State::Settled(settled), now))
+}
+
+/// The entry without what need not be kept any longer; `None` when there is nothing to drop, now or `RESPONSE_KEPT_MS`
+/// after it was written.
+#[must_use]
+pub fn pruned(record: &Record, now: Moment) -> Option<Record> {
+    if now.wall_ms.saturating_sub(record.last_ms) < RESPONSE_KEPT_MS {
+        return None;
+    }
+    let state = match &record.state {
+        State::Open(_) => State::Lapsed,
+        State::Settled(Settled::Succeeded(success)) if success.json.is_some() => {
+            State::Settled(Settled::Succeeded(Success { json: None, ..success.clone() }))
+        }
+        State::Settled(Settled::Refused(refusal)) => {
+            let body = codes(refusal);
+            if body == refusal.body {
+                return None;
+            }
+            State::Settled(Settled::Refused(Refusal { body, ..refusal.clone() }))
+        }
+        State::InFlight { .. }
+        | State::Unknown { .. }
+        | State::NeedsOperator { .. }
+        | State::Settled(Settled::Succeeded(_) | Settled::NotExecuted(_))
+        | State::Lapsed => return None,
+    };
+    Some(Record { state, ..record.clone() })
+}
+
+/// The error without its message and everything else that may name a person.
+fn codes(refusal: &Refusal) -> String {
+    let body: Value = serde_json::from_str(&refusal.body).unwrap_or_default();
+    let kept = ["type", "code", "decline_code", "param"].iter().filter_map(|name| {
+        let value = body.get("error")?.get(*name)?;
+        value.is_string().then(|| ((*name).to_owned(), value.clone()))
+    });
+    let error: serde_json::Map<String, Value> = kept.collect();
+    serde_json::json!({ "error": error }).to_string()
+}
+
+/// The object's id, if it is of the expected kind; an empty kind stands for any.
+fn object_id(object: &str, kind: &str) -> Option<String> {
+    let object: Value = serde_json::from_str(object).ok()?;
+    let text = |name: &str| object.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
+    let expected = kind.is_empty() || text("object") == Some(kind);
+    text("id").filter(|_| expected).map(str::to_owned)
+}
+
+/// The object, if it is written in the version that this build reads.
+fn readable(object: &str, api_version: &str) -> Option<String> {
+    (api_version == STRIPE_VERSION).then(|| object.to_owned())
+}
