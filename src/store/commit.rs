@@ -29,15 +29,6 @@ impl From<rusqlite::Error> for Failure {
     }
 }
 
-impl From<Failure> for Error {
-    fn from(failure: Failure) -> Self {
-        match failure {
-            Failure::Before(error) => error.into(),
-            Failure::AtCommit(_) => Self::Uncertain,
-        }
-    }
-}
-
 impl Last {
     /// What the database holds. The newest journal row of all is never superseded, so its number is not given out anew.
     pub(super) fn load(connection: &Connection) -> Result<Self, Error> {

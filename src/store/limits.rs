@@ -27,17 +27,17 @@ pub(super) const LAZY_WAIT_MAX: Duration = Duration::from_millis(100);
 pub(super) const INDEX_ROWS_MAX: usize = 512;
 /// Bytes of records in the tail that call for an index pass before its rows do.
 pub(super) const TAIL_BYTES_MAX: usize = 8 << 20;
-/// Quiet time after which the tail is indexed although it is short, which also erases superseded records.
-pub(super) const INDEX_QUIET: Duration = Duration::from_millis(200);
+/// Time after which new rows are indexed although they are few, unless callers wait; it also erases superseded records.
+pub(super) const INDEX_WAIT: Duration = Duration::from_millis(200);
 
 /// Rows of each log that one pass of the index of terms takes; the callers of the next commit wait for it.
-pub(super) const TERMS_ROWS_MAX: usize = 256;
+pub(super) const TERMS_ROWS_MAX: usize = 512;
 /// Bytes of rows after which a pass of the index of terms ends.
 pub(super) const TERMS_BYTES_MAX: usize = 1 << 20;
-/// Rows beyond the index of terms that call for a pass although callers wait; a search reads as many.
-pub(super) const TERMS_BEHIND_ROWS_MAX: i64 = 4096;
-/// Rows of a log whose terms lie together; a search asks once for each.
-pub(super) const TERMS_BUCKET_ROWS: i64 = 1 << 16;
+/// Rows beyond the index of terms that call for a pass although callers wait; a search reads as many one by one.
+pub(super) const TERMS_BEHIND_ROWS_MAX: i64 = 1 << 16;
+/// Rows of a log whose terms lie together, and for which a search asks once; few in tests, which have few rows.
+pub(super) const TERMS_BUCKET_ROWS: i64 = if cfg!(test) { 8 } else { 1 << 16 };
 /// Audit records that one transaction erases.
 pub(super) const ERASE_ROWS_MAX: i64 = 256;
 

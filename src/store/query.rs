@@ -4,6 +4,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, Rows, params};
 
 use super::commit::{number, stored};
 use super::rows::{AuditRow, JournalRow, NewEvent, StoredAudit, StoredEvent, StoredOperation};
+use super::tail::INDEXED;
 use crate::domain::clock::UnixMillis;
 use crate::domain::operation::OperationHash;
 
@@ -31,7 +32,8 @@ pub(super) fn listed(
         .optional()
 }
 
-/// Indexed records after `sequence` that are not listed, at most `count_max`.
+/// Records after `sequence` that are not listed, at most `count_max`: of the rows that the index knows, each that is
+/// still there is its operation's newest.
 pub(super) fn unlisted_after(
     connection: &Connection,
     sequence: u64,
@@ -39,11 +41,11 @@ pub(super) fn unlisted_after(
 ) -> rusqlite::Result<Vec<JournalRow>> {
     connection
         .prepare_cached(
-            "SELECT seq, journal.operation, record FROM journal JOIN operation_index USING (seq)
-             WHERE seq > ?1 AND NOT listed AND operation_index.operation = journal.operation
-             ORDER BY seq LIMIT ?2",
+            "SELECT seq, operation, record FROM journal
+             WHERE seq > ?1 AND seq <= (SELECT value FROM counters WHERE name = ?2) AND NOT listed
+             ORDER BY seq LIMIT ?3",
         )?
-        .query_map(params![stored(sequence), limit(count_max)], |row| {
+        .query_map(params![stored(sequence), INDEXED, limit(count_max)], |row| {
             let hash = OperationHash(row.get(1)?);
             Ok(JournalRow { sequence: number(row.get(0)?), hash, record: row.get(2)? })
         })?

@@ -10,6 +10,7 @@ use super::commit::{Failure, Last, counter, set_counter, transact};
 use super::limits::{TERMS_BUCKET_ROWS, TERMS_BYTES_MAX};
 use super::query;
 use super::rows::{NewEvent, StoredAudit, StoredEvent};
+use crate::domain::planted;
 
 const VERSION: &str = "terms_version";
 const ERASED: &str = "audit_erased";
@@ -68,12 +69,15 @@ impl Reached {
     pub(super) fn load(connection: &mut Connection, terms: Terms) -> Result<Self, Failure> {
         let version = i64::from(terms.version);
         if version != 0 && counter(connection, VERSION)? != version {
+            // The index holds hashes alone, and writing zeros over all of it would take as long as making it.
+            connection.pragma_update(None, "secure_delete", false)?;
             transact(connection, |transaction| {
                 transaction.execute("DELETE FROM terms", [])?;
                 set_counter(transaction, Log::Audit.indexed(), 0)?;
                 set_counter(transaction, Log::Events.indexed(), 0)?;
                 set_counter(transaction, VERSION, version)
             })?;
+            connection.pragma_update(None, "secure_delete", true)?;
         }
         Ok(Self {
             audit: counter(connection, Log::Audit.indexed())?,
@@ -99,6 +103,7 @@ impl Terms {
                 let row = query::event_at(transaction, seq)?;
                 Ok(row.map(|row| (row.event.json.len(), (self.event)(&row.event))))
             })?;
+            planted::point("terms-rows");
             Ok(Reached { audit, events })
         })
     }
@@ -158,6 +163,7 @@ impl Terms {
                 .prepare_cached("UPDATE audit SET record = x'' WHERE seq > ?1 AND seq <= ?2")?
                 .execute([erased, reached])?;
             set_counter(transaction, ERASED, reached)?;
+            planted::point("erase-rows");
             Ok(reached)
         })
     }
@@ -210,6 +216,9 @@ fn find<T>(
     count_max: usize,
     read: impl Fn(i64) -> rusqlite::Result<Option<T>>,
 ) -> rusqlite::Result<Vec<T>> {
+    if after >= head {
+        return Ok(Vec::new());
+    }
     // One moment for the index and the rows beyond it.
     let moment = connection.unchecked_transaction()?;
     let indexed = counter(&moment, log.indexed())?.min(head);

@@ -1,8 +1,9 @@
 //! The store as its callers see it, on a real disk, through reopenings and failures.
 
+mod aging;
+mod model;
 mod trouble;
 
-use std::collections::HashMap;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -250,67 +251,4 @@ async fn the_folder_and_its_files_are_for_their_owner_alone() {
         files += 1;
     }
     assert_eq!(files, 4, "database, write-ahead log, its shared memory and the lock");
-}
-
-/// What may happen to the journal.
-#[derive(Clone, Debug)]
-enum Step {
-    Commit(Vec<(u8, u16)>),
-    Index { rows: usize },
-    Reopen,
-}
-
-fn step() -> impl Strategy<Value = Step> {
-    prop_oneof![
-        6 => prop::collection::vec((0..6u8, any::<u16>()), 1..5).prop_map(Step::Commit),
-        3 => (1..6usize).prop_map(|rows| Step::Index { rows }),
-        1 => Just(Step::Reopen),
-    ]
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
-
-    /// Against a map: whatever was indexed, deleted and reopened in between, the newest record is the answer, and once
-    /// all is indexed the journal holds one row for each operation.
-    #[test]
-    fn the_newest_record_wins_through_index_passes_and_reopenings(steps in prop::collection::vec(step(), 1..16)) {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        runtime.block_on(async {
-            let dir = tempfile::tempdir().unwrap();
-            let mut store = Store::open(dir.path(), terms()).unwrap();
-            let mut model = HashMap::new();
-            for step in steps {
-                match step {
-                    Step::Commit(rows) => {
-                        let row = |(operation, value): &(u8, u16)| OperationRow {
-                            hash: hash(*operation),
-                            record: value.to_be_bytes().to_vec(),
-                            listed: value % 2 == 1,
-                        };
-                        let operations = rows.iter().map(row).collect();
-                        store.commit(Batch { operations, ..Batch::default() }).await.unwrap();
-                        model.extend(rows);
-                    }
-                    Step::Index { rows } => on_writer(&store, move |writer| writer.index(rows)).await,
-                    Step::Reopen => {
-                        store.close().await;
-                        store = Store::open(dir.path(), terms()).unwrap();
-                    }
-                }
-                for operation in 0..6 {
-                    let expected = model.get(&operation).map(|value| value.to_be_bytes().to_vec());
-                    prop_assert_eq!(store.operation(&hash(operation)).await, Ok(expected));
-                }
-            }
-            on_writer(&store, |writer| writer.index(usize::MAX)).await;
-            store.close().await;
-            let rows: usize = rusqlite::Connection::open(database(&dir))
-                .and_then(|database| database.query_row("SELECT count(*) FROM journal", [], |row| row.get::<_, i64>(0)))
-                .map(|rows| usize::try_from(rows).unwrap())
-                .unwrap();
-            prop_assert_eq!(rows, model.len());
-            Ok(())
-        })?;
-    }
 }

@@ -1,6 +1,7 @@
 //! The one thread that writes: it lets waiting batches share transactions and does the rest while nobody waits.
 //! What a transaction consists of is `commit`'s and `index`'s business.
 
+mod faults;
 mod recovery;
 
 use std::fs::File;
@@ -18,7 +19,7 @@ use super::commit::{self, Failure, Last};
 use super::error::Error;
 use super::index;
 use super::limits::{
-    ERASE_ROWS_MAX, GROUP_BATCHES_MAX, GROUP_BYTES_MAX, INDEX_QUIET, INDEX_ROWS_MAX, LAZY_WAIT_MAX,
+    ERASE_ROWS_MAX, GROUP_BATCHES_MAX, GROUP_BYTES_MAX, INDEX_ROWS_MAX, INDEX_WAIT, LAZY_WAIT_MAX,
     RETRY_PAUSE, TAIL_BYTES_MAX, TERMS_BEHIND_ROWS_MAX, TERMS_ROWS_MAX,
 };
 use super::rows::{AuditRow, Batch, Receipt};
@@ -46,10 +47,13 @@ pub(super) enum Job {
 /// A batch and the caller who waits for it.
 pub(super) struct Pending {
     pub(super) batch: Batch,
-    pub(super) answer: oneshot::Sender<Result<Receipt, Error>>,
+    pub(super) answer: Answer,
     /// The caller's place in the queue.
     pub(super) place: OwnedSemaphorePermit,
 }
+
+/// Where the caller of a batch waits.
+pub(super) type Answer = oneshot::Sender<Result<Receipt, Error>>;
 
 /// A database that was opened, checked and read.
 pub(super) struct Opened {
@@ -63,7 +67,10 @@ impl Opened {
     /// Opens the database for writing; answers with it the tail that it holds.
     pub(super) fn open(path: &Path, terms: Terms) -> Result<(Self, Tail), Error> {
         let mut connection = schema::open_writer(path)?;
-        let reached = Reached::load(&mut connection, terms)?;
+        // It is asked anew at the next opening, whatever became of it.
+        let reached = Reached::load(&mut connection, terms).map_err(|failure| match failure {
+            Failure::Before(error) | Failure::AtCommit(error) => error,
+        })?;
         let last = Last::load(&connection)?;
         let tail = Tail::load(&connection)?;
         Ok((Self { connection, last, reached }, tail))
@@ -141,6 +148,9 @@ impl Writer {
             }
         };
         self.flush();
+        if !self.shared.lazy.is_empty() {
+            tracing::error!("audit records that nobody waited for are lost, the database does not take them");
+        }
         while let Ok(job) = self.jobs.try_recv() {
             if let Job::Commit(pending) = job {
                 // A caller who is gone needs no answer.
@@ -185,7 +195,7 @@ impl Writer {
             if self.shared.tail().indexed() < self.last.journal {
                 self.index(INDEX_ROWS_MAX);
             } else {
-                self.index_terms();
+                self.index_terms(TERMS_ROWS_MAX);
             }
         }
     }
@@ -193,9 +203,12 @@ impl Writer {
     /// Commits a batch together with those that wait behind it, and answers their callers.
     fn commit(&mut self, first: Pending) {
         let group = self.gather(first);
-        let (batches, callers): (Vec<_>, Vec<_>) =
+        let (mut batches, mut callers): (Vec<_>, Vec<_>) =
             group.into_iter().map(|pending| (pending.batch, (pending.answer, pending.place))).unzip();
+        let late = self.spoil(&mut batches, &mut callers);
         let written = self.write(batches);
+        self.come_late(late);
+        let wrote = written.is_ok();
         let answers = match written {
             Ok(receipts) => receipts.into_iter().map(Ok).collect(),
             Err(error) => vec![Err(error); callers.len()],
@@ -204,7 +217,9 @@ impl Writer {
             // A caller who is gone finds the rows when it asks again.
             drop(caller.send(answer));
         }
-        self.index_what_is_long();
+        if wrote {
+            self.index_what_is_long();
+        }
     }
 
     /// Indexes although callers may wait, where more of them would wait longer.
@@ -212,12 +227,12 @@ impl Writer {
         if self.tail_is_long() {
             self.index(INDEX_ROWS_MAX);
         } else if self.terms_behind() > TERMS_BEHIND_ROWS_MAX {
-            self.index_terms();
+            self.index_terms(TERMS_ROWS_MAX);
         }
     }
 
     /// Rows that the index of terms does not know yet.
-    fn terms_behind(&self) -> i64 {
+    pub(super) fn terms_behind(&self) -> i64 {
         if self.terms.version == 0 { 0 } else { self.reached.behind(self.last) }
     }
 
@@ -261,7 +276,7 @@ impl Writer {
                 return Err(error);
             }
         };
-        match written {
+        match faults::misread(written) {
             Ok((receipts, last)) => {
                 planted::point("write-durable");
                 self.publish(last, batches);
@@ -290,7 +305,7 @@ impl Writer {
             }
         }
         self.shared.announce(last);
-        self.index_at = Some(Instant::now() + INDEX_QUIET);
+        self.index_at.get_or_insert_with(|| Instant::now() + INDEX_WAIT);
         self.shared.groups.fetch_add(1, Ordering::Relaxed);
         self.last = last;
     }
@@ -300,8 +315,9 @@ impl Writer {
         self.flush_at = None;
         if !self.shared.lazy.is_empty() {
             // A failure is logged where it happens, and the rows are kept for the next commit.
-            drop(self.write(Vec::new()));
-            self.index_what_is_long();
+            if self.write(Vec::new()).is_ok() {
+                self.index_what_is_long();
+            }
         }
     }
 
@@ -320,15 +336,16 @@ impl Writer {
     }
 
     /// One pass of the index of terms.
-    pub(super) fn index_terms(&mut self) {
+    pub(super) fn index_terms(&mut self, rows_max: usize) {
         self.index_at = None;
         if self.terms_behind() == 0 {
             return;
         }
         let terms = self.terms;
         let Ok((connection, _)) = self.connected() else { return };
-        match terms.pass(connection, TERMS_ROWS_MAX) {
+        match terms.pass(connection, rows_max) {
             Ok(reached) => {
+                planted::point("terms-durable");
                 self.reached = reached;
                 let behind = self.shared.tail().indexed() < self.last.journal || self.terms_behind() > 0;
                 self.index_at = behind.then(Instant::now);

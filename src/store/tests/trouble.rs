@@ -73,8 +73,10 @@ async fn a_commit_that_fails_is_uncertain_until_the_database_was_opened_anew() {
     store.append_audit_lazily(audit("aud_read", "read"));
     let mut both = record(1, "second");
     both.events.push(event("evt_1", 1));
+    both.state.push(Setting { name: "cursor".to_owned(), value: vec![1] });
     let error = store.commit(both.clone()).await.unwrap_err();
     assert_eq!((error.certain_not_written(), error), (false, Error::Uncertain));
+    assert_eq!(eventually(async || store.setting("cursor").await.ok()).await, None);
     assert_eq!(known(&store, 1).await, Some(b"first".to_vec()));
     assert_eq!((*store.events_head().borrow(), store.event("evt_1").await), (0, Ok(None)));
     let database = rusqlite::Connection::open(database(&dir)).unwrap();
@@ -171,4 +173,27 @@ async fn what_is_too_much_is_refused_or_counted() {
     let store_again = Store::open(dir.path(), terms()).unwrap();
     let kept = store_again.audit_after(0, usize::MAX).await.unwrap().len();
     assert_eq!(u64::try_from(kept).unwrap() + store.lazily_dropped(), rows + 10);
+}
+
+#[tokio::test]
+async fn what_a_failed_commit_replaces_is_unknown_until_the_database_was_opened_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path(), terms()).unwrap();
+    let state = |value| vec![Setting { name: "cursor".to_owned(), value: vec![value] }];
+    store.commit(Batch { state: state(1), ..record(1, "first") }).await.unwrap();
+    let away = dir.path().join("away");
+    std::fs::rename(database(&dir), &away).unwrap();
+    on_writer(&store, move |writer| {
+        writer.doubt(&[Batch { state: state(2), ..record(1, "second") }], Vec::new());
+        writer.disconnect(Error::Io("the disk is gone".to_owned()));
+    })
+    .await;
+    assert_eq!(store.operation(&hash(1)).await, Err(Error::Uncertain));
+    assert_eq!(store.listed(None, 9).await, Err(Error::Uncertain));
+    assert_eq!(store.setting("cursor").await, Err(Error::Uncertain));
+    assert!(store.erase_audit(1).await.unwrap_err().certain_not_written());
+    std::fs::rename(&away, database(&dir)).unwrap();
+    assert_eq!(known(&store, 1).await, Some(b"first".to_vec()));
+    assert_eq!(store.setting("cursor").await, Ok(Some(vec![1])));
+    assert_eq!(store.listed(None, 9).await, Ok(Vec::new()));
 }

@@ -7,7 +7,7 @@ use rusqlite::Connection;
 use super::{Opened, Writer};
 use crate::store::commit::Last;
 use crate::store::error::Error;
-use crate::store::limits::{INDEX_QUIET, RETRY_PAUSE};
+use crate::store::limits::{INDEX_WAIT, RETRY_PAUSE};
 use crate::store::rows::{AuditRow, Batch};
 
 /// The writer's connection, if there is one it may use.
@@ -81,7 +81,7 @@ impl Writer {
         *self.shared.tail_mut() = tail;
         self.shared.announce(last);
         (self.last, self.reached) = (last, reached);
-        self.index_at = Some(Instant::now() + INDEX_QUIET);
+        self.index_at = Some(Instant::now() + INDEX_WAIT);
         if let Some((before, rows)) = self.in_doubt.take()
             && last.audit == before
         {
