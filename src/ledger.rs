@@ -1,6 +1,7 @@
 //! The memory of every change: what was asked, what was sent, what came of it. Nothing is sent before its intent is
 //! durable, and by nobody but the holder of a [`Ticket`]. The sending itself is the caller's.
 
+mod background;
 mod call;
 mod error;
 pub mod finding;
@@ -26,6 +27,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+pub use background::Pruned;
 pub use call::{Asked, Begun, Preview, Standing, Status, Ticket, Unresolved};
 pub use error::Error;
 pub use finding::{EventProof, Finding, Ruling, Turn};
@@ -40,7 +42,7 @@ pub use transition::{Known, Sending};
 use crate::audit;
 use crate::domain::clock::{Clock, Moment};
 use crate::domain::fingerprint::{Fingerprint, HashKey};
-use crate::domain::limits::FLIGHT_WAIT_MS_MAX;
+use crate::domain::limits::{FLIGHT_WAIT_MS_MAX, SUPERSEDED_PAGE_RECORDS};
 use crate::domain::operation::{Operation, OperationHash};
 use crate::domain::planted;
 use crate::store::{self, AuditRow, Batch, OperationRow, Store};
@@ -95,7 +97,13 @@ impl Ledger {
         };
         let now = self.clock.now();
         let record = self.read_now(&hash, now).await?;
-        let decision = transition::decide(record.as_ref(), asked.call(&fingerprint), now, self.seat);
+        let mut decision = transition::decide(record.as_ref(), asked.call(&fingerprint), now, self.seat);
+        if let (Decision::Send(how), Some(record)) = (&decision, &record)
+            && transition::may_be_superseded(*how, asked.spec)
+            && self.superseded(record).await?
+        {
+            decision = Decision::Look(Stuck::Superseded);
+        }
         let (how, record) = match (decision, record) {
             (Decision::Send(how), record) => (how, record),
             (Decision::Answer(known), _) => return self.answer(audit, &asked.operation, known.into()),
@@ -133,7 +141,11 @@ impl Ledger {
         trail::outcome(&mut audit, &record, &outgoing, &verdict, attempts);
         let record = transition::settled(record, outgoing, &verdict, self.clock.now());
         planted::point("settle-before");
-        let committed = self.commit(record.operation.hash(), &record, &audit).await;
+        let committed = if planted::active("settle-not-awaited") {
+            Ok(())
+        } else {
+            self.commit(record.operation.hash(), &record, &audit).await
+        };
         planted::point("settle-durable");
         committed.map_err(|error| Error::Unsettled(Box::new(error)))?;
         flight.land(Landed { fingerprint: record.fingerprint, verdict: verdict.clone() });
@@ -228,6 +240,30 @@ impl Ledger {
         };
         self.keep(*hash, &marked, Vec::new()).await?;
         Ok(Some(marked))
+    }
+
+    /// Whether another change of the same path was sent since this generation's first intent, and not refused: audit
+    /// records of intents tell, and they are durable before anything is sent.
+    async fn superseded(&self, record: &Record) -> Result<bool, Error> {
+        let Some(path) = record.outgoing().map(|outgoing| outgoing.path.as_str()) else { return Ok(false) };
+        let ours = record.operation.hash();
+        let mut after = record.audit_before;
+        loop {
+            let page =
+                self.store.audit_with(path, after, SUPERSEDED_PAGE_RECORDS).await.map_err(Error::Unread)?;
+            let Some(last) = page.last() else { return Ok(false) };
+            after = last.sequence;
+            for stored in &page {
+                let Some(other) = trail::intent_of(&stored.row.record, path).filter(|other| *other != ours)
+                else {
+                    continue;
+                };
+                let other = self.read(&other).await?;
+                if other.as_ref().is_none_or(transition::may_have_taken_effect) {
+                    return Ok(true);
+                }
+            }
+        }
     }
 
     async fn commit(&self, hash: OperationHash, record: &Record, audit: &audit::Record) -> Result<(), Error> {

@@ -9,12 +9,12 @@ use crate::domain::identifier::{is_name, is_stripe_id};
 /// Most names of one record.
 const TERMS_MAX: usize = 256;
 /// Members that are names whatever they look like.
-const NAMES: [&str; 8] =
-    ["id", "order_id", "operation", "idempotency_key", "object_id", "trace_id", "event_id", "hash"];
+const NAMES: [&str; 9] =
+    ["id", "order_id", "operation", "idempotency_key", "path", "object_id", "trace_id", "event_id", "hash"];
 /// Members whose ids stand in every record and so find nothing.
 const COMMON: [&str; 1] = ["account"];
 
-/// What a stored record may be found by: its id, order, operation, idempotency key, trace, Stripe's request ids, every
+/// What a stored record may be found by: its id, order, operation, idempotency key, path, trace, Stripe's request ids, every
 /// Stripe id among its values, and the keyed hashes of personal values. Sorted, without duplicates; none for bytes that
 /// are no record.
 #[must_use]

@@ -65,6 +65,10 @@ pub const SEND_LEASE_MS: i64 = 5 * 60_000;
 pub const UNKNOWN_MS_MAX: i64 = 7 * 24 * 3_600_000;
 /// How long Stripe's answers are kept, which hold personal data, in milliseconds; the outcome itself is kept for good.
 pub const RESPONSE_KEPT_MS: i64 = 30 * 24 * 3_600_000;
+/// Unresolved operations that are read at once.
+pub const LEDGER_PAGE_OPERATIONS: usize = 256;
+/// Audit records that are read at once when a later change of an object is looked for.
+pub const SUPERSEDED_PAGE_RECORDS: usize = 256;
 /// Most callers that wait for one change in flight.
 pub const FLIGHT_FOLLOWERS_MAX: usize = 100;
 /// Longest wait for a change in flight when the caller sets no deadline, in milliseconds: one attempt and its pause.

@@ -228,11 +228,16 @@ pub fn ruled(record: Record, ruling: Ruling, now: Moment) -> Option<Record> {
     (!early).then(|| record.moved_to(State::Settled(settled), now))
 }
 
-/// The entry without what need not be kept any longer; `None` when there is nothing to drop, now or `RESPONSE_KEPT_MS`
-/// after it was written.
+/// Whether everything of the entry is still to be kept.
+#[must_use]
+pub fn kept(record: &Record, now: Moment) -> bool {
+    now.wall_ms.saturating_sub(record.last_ms) < RESPONSE_KEPT_MS
+}
+
+/// The entry without what need not be kept any longer; `None` when there is nothing to drop now.
 #[must_use]
 pub fn pruned(record: &Record, now: Moment) -> Option<Record> {
-    if now.wall_ms.saturating_sub(record.last_ms) < RESPONSE_KEPT_MS {
+    if kept(record, now) {
         return None;
     }
     let state = match &record.state {

@@ -12,6 +12,7 @@ use crate::audit;
 use crate::contract::{self, Effect, Spec};
 use crate::domain::clock::Moment;
 use crate::domain::operation::OperationHash;
+use crate::domain::planted;
 
 /// The right to find out about one unresolved operation; as long as it lives, nothing is sent for it. Dropping it leaves
 /// the operation as it was.
@@ -115,7 +116,9 @@ impl Ledger {
         if record.state == before.state {
             self.store.append_audit_lazily(audit.row()?);
         } else {
+            planted::point("found-before");
             let committed = self.commit(record.operation.hash(), &record, &audit).await;
+            planted::point("found-durable");
             committed.map_err(|error| Error::Unsettled(Box::new(error)))?;
         }
         flight.land(Landed { fingerprint: record.fingerprint, verdict: verdict.clone() });
@@ -173,7 +176,9 @@ impl Ledger {
         let by = if later_sent { "event_of_earlier_generation" } else { "event" };
         trail::resolved(&mut audit, &record, &verdict, by);
         audit.event_id = Some(event_id.to_owned());
+        planted::point("prove-before");
         self.commit(record.operation.hash(), &record, &audit).await?;
+        planted::point("prove-durable");
         flight.land(Landed { fingerprint: record.fingerprint, verdict });
         Ok(Proved::Settled { later_sent })
     }

@@ -6,13 +6,20 @@ use super::outcome::{Refusal, Settled, Success};
 use super::proof::Verdict;
 use super::state::Record;
 use crate::audit::{self, Outcome, Phase, Try};
-use crate::domain::operation::Operation;
+use crate::domain::operation::{Operation, OperationHash};
 use crate::stripe::{Answer, Attempt, Outgoing};
 
 /// A change that is about to be sent.
 pub(super) fn intent(audit: &mut audit::Record, record: &Record, outgoing: &Outgoing) {
     audit.phase = Phase::Intent;
     sent(audit, record, outgoing);
+}
+
+/// The operation that a stored audit record is the intent of, if it is one of a change of `path`.
+pub(super) fn intent_of(record: &[u8], path: &str) -> Option<OperationHash> {
+    let record: audit::Record = serde_json::from_slice(record).ok()?;
+    let intent = record.phase == Phase::Intent && record.path.as_deref() == Some(path);
+    record.operation.filter(|_| intent).as_deref().and_then(OperationHash::parse)
 }
 
 /// A call that sent nothing, and why.

@@ -5,7 +5,7 @@ use super::lease::{Lease, Seat, age_ms, may_take, over};
 use super::outcome::{Case, Settled, Stuck};
 use super::proof::Verdict;
 use super::state::{Record, State};
-use crate::contract::Verb;
+use crate::contract::{Effect, Spec, Verb};
 use crate::domain::clock::Moment;
 use crate::domain::fingerprint::Fingerprint;
 use crate::domain::operation::Operation;
@@ -119,6 +119,28 @@ pub fn stuck(record: &Record, now: Moment) -> Option<Stuck> {
         _ if !over(record, now) => None,
         _ if age_ms(record, now).is_none() => Some(Stuck::ClockSetBack),
         _ => Some(Stuck::Expired),
+    }
+}
+
+/// Whether sending it might undo a later change of the same object: it sets an object's fields, and may have done so
+/// before.
+#[must_use]
+pub fn may_be_superseded(how: Sending, spec: &Spec) -> bool {
+    let sets = spec.verb == Verb::Post && spec.effect == Effect::Write && spec.path.ends_with('}');
+    sets && how == Sending::Resend { ambiguous: true }
+}
+
+/// Whether anything of the operation can have happened at Stripe.
+#[must_use]
+pub fn may_have_taken_effect(record: &Record) -> bool {
+    match record.state {
+        State::Open(_) | State::Lapsed | State::Settled(Settled::Refused(_) | Settled::NotExecuted(_)) => {
+            false
+        }
+        State::InFlight { .. }
+        | State::Unknown { .. }
+        | State::NeedsOperator { .. }
+        | State::Settled(Settled::Succeeded(_)) => true,
     }
 }
 

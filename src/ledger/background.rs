@@ -1,0 +1,124 @@
+//! What the ledger does without being asked by a caller: finding what an earlier process left behind, watching the wall
+//! clock, and dropping what need not be kept. When it is done is for others to say.
+
+use super::finding;
+use super::flights::Place;
+use super::resolve::Entry;
+use super::state::Record;
+use super::{Census, Error, Ledger, lease, not_recorded};
+use crate::domain::limits::LEDGER_PAGE_OPERATIONS;
+use crate::domain::operation::OperationHash;
+use crate::store::{Batch, Setting, StoredOperation};
+
+/// The durable place up to which entries have been looked at for what need not be kept.
+const PRUNED_UP_TO: &str = "ledger.pruned_up_to";
+
+/// What a round of pruning did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pruned {
+    /// Entries that were looked at.
+    pub looked_at: usize,
+    /// Entries that lost their answer or their request.
+    pub dropped: usize,
+}
+
+impl Ledger {
+    /// Learns which operations are unresolved, and where the wall clock was set back while nobody watched. To be called
+    /// once, before the first call.
+    ///
+    /// # Errors
+    /// When the store cannot be read or written.
+    pub async fn recover(&self) -> Result<Census, Error> {
+        let mut last = None;
+        loop {
+            let page = self.unresolved(last, LEDGER_PAGE_OPERATIONS).await?;
+            let Some(end) = page.last() else { break };
+            last = Some(end.hash);
+            page.iter().for_each(|entry| self.roster.note(entry.hash, &entry.record));
+        }
+        self.watch_clock().await?;
+        Ok(self.census())
+    }
+
+    /// Unresolved operations after `after`, in the order of their hashes; only an empty answer is the end.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn unresolved(
+        &self,
+        after: Option<OperationHash>,
+        count_max: usize,
+    ) -> Result<Vec<Entry>, Error> {
+        let stored = self.store.listed(after, count_max).await.map_err(Error::Unread)?;
+        let entry = |stored: StoredOperation| {
+            let (hash, record) = (stored.hash, Record::decode(&stored.record)?);
+            Ok(Entry { hash, record, live: self.flights.live(&hash) })
+        };
+        stored.into_iter().map(entry).collect()
+    }
+
+    /// Marks every unresolved operation whose age the wall clock cannot tell any more, since it was set back. The sooner
+    /// that is seen the better: a clock that is right again by chance looks like one that was never wrong.
+    ///
+    /// # Errors
+    /// When the store cannot be read or written.
+    pub async fn watch_clock(&self) -> Result<(), Error> {
+        let mut last = None;
+        loop {
+            let page = self.unresolved(last, LEDGER_PAGE_OPERATIONS).await?;
+            let Some(end) = page.last() else { return Ok(()) };
+            last = Some(end.hash);
+            for Entry { hash, record, .. } in page {
+                if lease::marked(&record, self.clock.now()).is_none() {
+                    continue;
+                }
+                // What is in flight is marked when it has landed.
+                if let Place::Lead(_flight) = self.flights.enter(hash) {
+                    self.read_now(&hash, self.clock.now()).await?;
+                }
+            }
+        }
+    }
+
+    /// Drops the answers and requests that are kept no longer, from at most `count_max` entries: the oldest first, going
+    /// on where the last round ended. What an operation came to is kept for good.
+    ///
+    /// # Errors
+    /// When the store cannot be read or written.
+    pub async fn prune(&self, count_max: usize) -> Result<Pruned, Error> {
+        let before = self.pruned_up_to().await?;
+        let rows = self.store.unlisted_after(before, count_max).await.map_err(Error::Unread)?;
+        let (mut up_to, mut pruned) = (before, Pruned::default());
+        for row in rows {
+            let now = self.clock.now();
+            // An entry that makes no sense holds up nothing but itself.
+            let seen = Record::decode(&row.record).ok();
+            if seen.as_ref().is_some_and(|record| finding::kept(record, now)) {
+                break;
+            }
+            if seen.as_ref().is_some_and(|record| finding::pruned(record, now).is_some()) {
+                // Somebody uses it; the next round will find it again.
+                let Place::Lead(_flight) = self.flights.enter(row.hash) else { break };
+                let record = self.read(&row.hash).await?;
+                if let Some(record) = record.and_then(|record| finding::pruned(&record, now)) {
+                    self.keep(row.hash, &record, Vec::new()).await?;
+                    pruned.dropped += 1;
+                }
+            }
+            pruned.looked_at += 1;
+            up_to = row.sequence;
+        }
+        if up_to > before {
+            let value = up_to.to_be_bytes().to_vec();
+            let state = vec![Setting { name: PRUNED_UP_TO.to_owned(), value }];
+            self.store.commit(Batch { state, ..Batch::default() }).await.map_err(not_recorded)?;
+        }
+        Ok(pruned)
+    }
+
+    async fn pruned_up_to(&self) -> Result<u64, Error> {
+        let value = self.store.setting(PRUNED_UP_TO).await.map_err(Error::Unread)?;
+        // Beginning anew costs time and loses nothing.
+        Ok(value.and_then(|value| value.try_into().ok()).map_or(0, u64::from_be_bytes))
+    }
+}
