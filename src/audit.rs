@@ -4,27 +4,34 @@
 pub mod checkpoint;
 pub mod entry;
 mod id;
+mod keys;
+mod notary;
 pub mod note;
 pub mod record;
+mod retention;
+mod strangers;
 mod terms;
 pub mod tree;
 pub mod verify;
 
 use std::sync::Arc;
 
+pub use keys::Month;
+pub use notary::{Notarized, Notary, Refusal, Standing};
 pub use record::{Outcome, Param, Phase, Record, Shown, Try};
+pub use strangers::Strangers;
 pub use terms::terms;
 
 use crate::contract::{Pair, Sensitivity};
 use crate::domain::caller::Caller;
 use crate::domain::clock::Clock;
-use crate::domain::fingerprint::HashKey;
 use crate::store::{self, AuditRow, Batch, Store};
 
 use id::Ids;
+use keys::Keys;
 
-/// Version of the key behind the hashes of personal values; stored with each, so that a key can be replaced.
-const HASH_VERSION: u8 = 1;
+/// Days of the shortest month, to tell how many months may be kept.
+const MONTH_DAYS_MIN: i64 = 28;
 
 /// Why a record was not made or kept.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +45,9 @@ pub enum Error {
     /// The store did not keep it.
     #[error("the audit record was not kept")]
     Store(#[from] store::Error),
+    /// What the store has of the tree is no frontier of a tree.
+    #[error("the frontier of the audit log's tree is damaged")]
+    Frontier,
 }
 
 /// Makes audit records. Clones share everything.
@@ -45,17 +55,33 @@ pub enum Error {
 pub struct Auditor {
     store: Store,
     clock: Arc<dyn Clock>,
-    key: HashKey,
+    keys: Keys,
+    kept_days: i64,
     ids: Arc<Ids>,
 }
 
 impl Auditor {
-    /// An auditor that hashes personal values with `key`: whoever drops the key erases them.
+    /// An auditor whose records, and the keys of their personal values, are kept for `kept_days`.
     ///
     /// # Errors
-    /// When the system gives no random bytes.
-    pub fn new(store: Store, clock: Arc<dyn Clock>, key: HashKey) -> Result<Self, Error> {
-        Ok(Self { store, clock, key, ids: Arc::new(Ids::new().map_err(Error::Random)?) })
+    /// When the system gives no random bytes, or the store cannot be read or written.
+    pub async fn open(store: Store, clock: Arc<dyn Clock>, kept_days: u32) -> Result<Self, Error> {
+        let ids = Arc::new(Ids::new().map_err(Error::Random)?);
+        let kept_days = i64::from(kept_days);
+        let kept_months = i32::try_from(kept_days / MONTH_DAYS_MIN + 1).unwrap_or(i32::MAX);
+        let keys = Keys::open(store.clone(), Month::of(clock.wall()), kept_months).await?;
+        Ok(Self { store, clock, keys, kept_days, ids })
+    }
+
+    /// An auditor with this key for all months, for tests that cannot wait.
+    #[cfg(test)]
+    pub(crate) fn new(
+        store: Store,
+        clock: Arc<dyn Clock>,
+        key: crate::domain::fingerprint::HashKey,
+    ) -> Result<Self, Error> {
+        let keys = Keys::with(store.clone(), Month::of(clock.wall()), key);
+        Ok(Self { store, clock, keys, kept_days: 1, ids: Arc::new(Ids::new().map_err(Error::Random)?) })
     }
 
     /// A record of now, to be filled further. `rpc` is the full gRPC method.
@@ -77,11 +103,32 @@ impl Auditor {
             Sensitivity::Public => Shown::Value(pair.value.clone()),
             // The same value under the same name can be found again, and under no other name.
             Sensitivity::Personal => {
-                let hash = self.key.hash([pair.name.as_str(), pair.value.as_str()]);
-                Shown::Hash(format!("h{HASH_VERSION}:{hash}"))
+                let month = Month::of(self.clock.wall());
+                self.keys.hash(month, &pair.name, &pair.value).map_or(Shown::Withheld, Shown::Hash)
             }
             Sensitivity::Secret => Shown::Withheld,
         }
+    }
+
+    /// The hashes under which a personal value can stand in records, one for each key there is.
+    #[must_use]
+    pub fn hashes(&self, name: &str, value: &str) -> Vec<String> {
+        self.keys.hashes(name, value)
+    }
+
+    /// The months whose keys exist, in order.
+    #[must_use]
+    pub fn key_months(&self) -> Vec<Month> {
+        self.keys.months()
+    }
+
+    /// Drops the key of a month, so that nobody can tell any more which personal values its records are about; whether
+    /// there was one.
+    ///
+    /// # Errors
+    /// When the store does not keep it; the key is then still there.
+    pub async fn erase_key(&self, month: Month) -> Result<bool, Error> {
+        self.keys.erase(month).await
     }
 
     /// Keeps a record without waiting, for calls that change nothing; what finds no room is dropped and counted there.
@@ -134,7 +181,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(folder.path(), Terms::default()).unwrap();
         let clock = Arc::new(ManualClock::at(1_800_000_000_000));
-        let auditor = Auditor::new(store.clone(), clock, HashKey::new([3; 32])).unwrap();
+        let auditor = Auditor::open(store.clone(), clock, 396).await.unwrap();
         let mut record =
             auditor.record(Phase::Denied, &caller(), "tollgate.v1.CustomerService/CreateCustomer");
         record.params = auditor.params(&[
@@ -149,7 +196,7 @@ mod tests {
         let text = String::from_utf8(stored[0].row.record.clone()).unwrap();
         assert_eq!(stored[0].row.id, record.id);
         assert!(text.contains(r#"{"name":"currency","value":"eur"}"#), "{text}");
-        assert!(text.contains(r#"{"name":"email","hash":"h1:"#), "{text}");
+        assert!(text.contains(r#"{"name":"email","hash":"2027-01:"#), "{text}");
         assert!(text.contains(r#"{"name":"source","withheld":null}"#), "{text}");
         assert!(!text.contains("ada@") && !text.contains("hidden"), "{text}");
         assert_ne!(
@@ -165,7 +212,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(folder.path(), Terms::default()).unwrap();
         let clock = Arc::new(ManualClock::at(1_800_000_000_000));
-        let auditor = Auditor::new(store.clone(), clock, HashKey::new([3; 32])).unwrap();
+        let auditor = Auditor::open(store.clone(), clock, 396).await.unwrap();
         let record = auditor.record(Phase::Read, &caller(), "tollgate.v1.RefundService/GetRefund");
         auditor.append(&record).unwrap();
         store.close().await;

@@ -10,13 +10,14 @@ mod layers;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use docs::markdown;
 pub use environment::{ADDRESS_VARIABLE, CONFIG_VARIABLE, Environment, TOKEN_VARIABLE};
 pub use fault::{Fault, Faults, nearest};
 pub use keys::{KEYS, Key, Shape};
-use secrecy::SecretString;
+use secrecy::{SecretBox, SecretString};
 
 use crate::domain::operation::Mode;
 
@@ -37,6 +38,8 @@ pub struct Config {
     pub callers: Vec<CallerConfig>,
     /// The event feed.
     pub feed: Feed,
+    /// The audit log.
+    pub audit: Audit,
     /// Logs and traces.
     pub telemetry: Telemetry,
 }
@@ -93,6 +96,21 @@ pub struct Feed {
     /// Longest that a quiet stream goes without a checkpoint.
     pub checkpoint_interval: Duration,
 }
+
+/// The audit log.
+#[derive(Clone, Debug)]
+pub struct Audit {
+    /// Where checkpoints are appended, if not in the data folder.
+    pub checkpoint_file: Option<PathBuf>,
+    /// The private key that signs, if not that of the data folder.
+    pub signing_key: Option<SigningKey>,
+    /// How long records are kept.
+    pub retention_days: u32,
+}
+
+/// An Ed25519 private key; it does not show in its `Debug` form.
+#[derive(Clone, Debug)]
+pub struct SigningKey(pub Arc<SecretBox<[u8; 32]>>);
 
 /// Logs and traces.
 #[derive(Clone, Debug)]

@@ -1,6 +1,7 @@
 //! The assembly: opens what there is, puts the parts together, and takes them apart again. It holds no logic of its own.
 
 mod accept;
+mod audit_log;
 mod router;
 
 use std::collections::BTreeMap;
@@ -14,8 +15,9 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
 use accept::Protocol;
+use audit_log::AuditLog;
 
-use crate::audit::{self, Auditor};
+use crate::audit::{self, Auditor, Strangers};
 use crate::config::Config;
 use crate::domain::caller::Caller;
 use crate::domain::clock::Clock;
@@ -26,7 +28,7 @@ use crate::domain::operation::Mode;
 use crate::domain::planted;
 use crate::events::{self, Feed};
 use crate::gateway::{Account, Gateway};
-use crate::grpc::{Api, access::Callers};
+use crate::grpc::{Api, access::Callers, layer::DoorLayer};
 use crate::ledger::Ledger;
 use crate::ops;
 use crate::store::{Store, Terms};
@@ -107,6 +109,7 @@ pub struct Running {
     readiness: ops::Readiness,
     tasks: JoinSet<()>,
     open_changes: Arc<RwLock<()>>,
+    audit_log: AuditLog,
 }
 
 /// Starts a gateway. All sockets are bound before anything else happens.
@@ -128,12 +131,15 @@ pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Running, Err
     planted::point("start-account");
     let feed = Feed::new(store.clone(), Arc::clone(&clock), config.feed.checkpoint_interval);
     let key = HashKey::new(store.secret(HASH_KEY).await?);
-    let auditor = Auditor::new(store.clone(), Arc::clone(&clock), key.clone())?;
+    let auditor = Auditor::open(store.clone(), Arc::clone(&clock), config.audit.retention_days).await?;
+    let strangers = Strangers::default();
+    let (audit_log, notarized) = audit_log::start(&config, &store, &auditor, &strangers, &metrics).await?;
     let open_changes = Arc::default();
     let gateway = Gateway {
         ledger: Ledger::new(store.clone(), Arc::clone(&clock), key),
         stripe: client,
         auditor,
+        notarized,
         feed: feed.clone(),
         clock: Arc::clone(&clock),
         account: account.clone(),
@@ -147,7 +153,8 @@ pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Running, Err
         drain: drain.clone(),
         uploads: Arc::new(Semaphore::new(UPLOADS_AT_ONCE_MAX)),
     };
-    let router = router::grpc(api, callers(&config), metrics.clone(), drain.clone()).await?;
+    let door = DoorLayer::new(Arc::new(callers(&config)), strangers, metrics.clone());
+    let router = router::grpc(api, door, drain.clone()).await?;
     let mut tasks = JoinSet::new();
     tasks.spawn(accept::serve(grpc, Protocol::Http2, router, drain.clone(), DRAIN_GRACE));
     let hooks_router = webhook::router(webhook_options(&config, feed, clock, metrics.clone()));
@@ -166,6 +173,7 @@ pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Running, Err
         readiness,
         tasks,
         open_changes,
+        audit_log,
     })
 }
 
@@ -180,6 +188,7 @@ impl Running {
         if timeout_at(latest, self.open_changes.write()).await.is_err() {
             tracing::warn!("a change was cut at the end of the grace period; its outcome is unknown");
         }
+        self.audit_log.stop().await;
         self.store.close().await;
     }
 }

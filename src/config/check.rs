@@ -3,14 +3,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
-use secrecy::{ExposeSecret as _, SecretString};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use secrecy::{ExposeSecret as _, SecretBox, SecretString};
 
 use super::fault::Faults;
 use super::keys::{self, Shape};
 use super::layers::Values;
-use super::{CallerConfig, Config, Feed, Listen, LogFormat, Stripe, Telemetry, Webhook};
+use super::{Audit, CallerConfig, Config, Feed, Listen, LogFormat, SigningKey, Stripe, Telemetry, Webhook};
 use crate::domain::operation::Mode;
 
 /// Shortest bearer token, in characters.
@@ -43,6 +46,7 @@ impl Reader<'_> {
         let listen = self.listen(callers.is_empty());
         let data = self.required("data", |text| non_empty(text).map(Into::into));
         let checkpoint_interval = self.seconds("feed.checkpoint_interval_s");
+        let audit = self.audit();
         let telemetry = self.telemetry();
         Some(Config {
             mode: mode?,
@@ -52,6 +56,7 @@ impl Reader<'_> {
             data: data?,
             callers,
             feed: Feed { checkpoint_interval: checkpoint_interval? },
+            audit: audit?,
             telemetry: telemetry?,
         })
     }
@@ -85,6 +90,17 @@ impl Reader<'_> {
         let webhook = self.required("listen.webhook", parse_address);
         let ops = self.required("listen.ops", parse_address);
         Some(Listen { grpc: grpc?, webhook: webhook?, ops: ops? })
+    }
+
+    fn audit(&mut self) -> Option<Audit> {
+        let checkpoint_file = self.optional("audit.checkpoint_file", non_empty);
+        let signing_key = self.optional("audit.signing_key", parse_signing_key);
+        let retention_days = self.days("audit.retention_days");
+        Some(Audit {
+            checkpoint_file: checkpoint_file?.map(Into::into),
+            signing_key: signing_key?,
+            retention_days: retention_days?,
+        })
     }
 
     fn telemetry(&mut self) -> Option<Telemetry> {
@@ -135,6 +151,19 @@ impl Reader<'_> {
                     Err(format!("`{seconds}` is not between {low} and {high} seconds"))
                 }
                 _ => Ok(Duration::from_secs(seconds)),
+            }
+        })
+    }
+
+    fn days(&mut self, path: &str) -> Option<u32> {
+        let bounds = keys::find(path).map(|key| key.shape);
+        self.required(path, |text| {
+            let days = text.parse().map_err(|_| format!("`{text}` is not a whole number of days"))?;
+            match bounds {
+                Some(Shape::Days(low, high)) if !(low..=high).contains(&days) => {
+                    Err(format!("`{days}` is not between {low} and {high} days"))
+                }
+                _ => Ok(days),
             }
         })
     }
@@ -201,6 +230,12 @@ fn parse_webhook_secrets(text: &str) -> Result<Vec<SecretString>, String> {
         return Err("holds an empty secret, with which anybody could sign events".into());
     }
     Ok(secrets.into_iter().map(SecretString::from).collect())
+}
+
+fn parse_signing_key(text: &str) -> Result<SigningKey, String> {
+    let bytes = STANDARD.decode(text.trim()).ok().and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
+    let wrong = "is not 32 bytes in base64; `openssl rand -base64 32` makes one";
+    bytes.map(|bytes| SigningKey(Arc::new(SecretBox::new(Box::new(bytes))))).ok_or_else(|| wrong.to_owned())
 }
 
 fn parse_token(text: &str) -> Result<SecretString, String> {

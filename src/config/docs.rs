@@ -69,7 +69,9 @@ fn value(shape: Shape) -> String {
         Shape::Url => "URL".into(),
         Shape::Address => "`ip:port`".into(),
         Shape::Seconds(low, high) => format!("seconds, {low} to {high}"),
+        Shape::Days(low, high) => format!("days, {low} to {high}"),
         Shape::Folder => "folder".into(),
+        Shape::File => "file".into(),
         Shape::Choice(words) => words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", "),
     }
 }

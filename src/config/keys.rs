@@ -32,8 +32,12 @@ pub enum Shape {
     Address,
     /// Whole seconds within these bounds.
     Seconds(u64, u64),
+    /// Whole days within these bounds.
+    Days(u32, u32),
     /// A folder.
     Folder,
+    /// A file.
+    File,
     /// One of these words.
     Choice(&'static [&'static str]),
 }
@@ -167,6 +171,30 @@ pub const KEYS: &[Key] = &[
         default: "15",
         since: "0.1.0",
         about: "Longest that a quiet event stream goes without a checkpoint.",
+    },
+    Key {
+        path: "audit.checkpoint_file",
+        variable: "TOLLGATE_AUDIT_CHECKPOINT_FILE",
+        shape: Shape::File,
+        default: "",
+        since: "0.2.0",
+        about: "Where signed checkpoints are appended; `audit-checkpoints` in the data folder when not set. Better elsewhere.",
+    },
+    Key {
+        path: "audit.signing_key",
+        variable: "TOLLGATE_AUDIT_SIGNING_KEY",
+        shape: Shape::Secret,
+        default: "",
+        since: "0.2.0",
+        about: "Ed25519 private key of the audit log: 32 random bytes in base64. One of the data folder when not set.",
+    },
+    Key {
+        path: "audit.retention_days",
+        variable: "TOLLGATE_AUDIT_RETENTION_DAYS",
+        shape: Shape::Days(1, 3_650),
+        default: "396",
+        since: "0.2.0",
+        about: "How long audit records are kept; their hashes stay for good.",
     },
     Key {
         path: "telemetry.otlp_endpoint",

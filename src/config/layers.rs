@@ -151,12 +151,14 @@ fn known_paths(given: &str) -> Vec<String> {
 
 fn text_of(value: &toml::Value, shape: Shape) -> Option<String> {
     match (value, shape) {
-        (toml::Value::Integer(number), Shape::Seconds(..)) => Some(number.to_string()),
+        (toml::Value::Integer(number), Shape::Seconds(..) | Shape::Days(..)) => Some(number.to_string()),
         (toml::Value::Boolean(set), Shape::Choice(words)) if words.contains(&"true") => Some(set.to_string()),
         (toml::Value::Array(items), Shape::Secrets) => {
             items.iter().map(toml::Value::as_str).collect::<Option<Vec<_>>>().map(|items| items.join(","))
         }
-        (toml::Value::String(text), shape) if !matches!(shape, Shape::Seconds(..)) => Some(text.clone()),
+        (toml::Value::String(text), shape) if !matches!(shape, Shape::Seconds(..) | Shape::Days(..)) => {
+            Some(text.clone())
+        }
         _ => None,
     }
 }
@@ -164,6 +166,7 @@ fn text_of(value: &toml::Value, shape: Shape) -> Option<String> {
 fn expected(shape: Shape) -> &'static str {
     match shape {
         Shape::Seconds(..) => "a whole number of seconds",
+        Shape::Days(..) => "a whole number of days",
         Shape::Secrets => "text or an array of texts",
         Shape::Choice(words) if words.contains(&"true") => "`true` or `false`",
         _ => "text",

@@ -114,3 +114,7 @@ pub const UPLOADS_AT_ONCE_MAX: usize = 32;
 pub const UPLOAD_MS_MAX: u64 = 120_000;
 /// Longest text about for whom a caller acts, in characters; what is beyond it is left out.
 pub const ACTOR_CHARS_MAX: usize = 200;
+/// Audit records that one signed checkpoint adds, at most.
+pub const CHECKPOINT_RECORDS_MAX: u64 = 256;
+/// Newest checkpoints that are kept at hand to be listed.
+pub const CHECKPOINTS_LISTED_MAX: usize = 100;

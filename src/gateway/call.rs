@@ -7,7 +7,7 @@ use tokio::sync::RwLock;
 
 use super::context::{Account, Context};
 use super::fault::Fault;
-use crate::audit::{Auditor, Phase};
+use crate::audit::{Auditor, Notarized, Phase};
 use crate::contract::{Method, Received};
 use crate::domain::clock::Clock;
 use crate::events::Feed;
@@ -26,6 +26,8 @@ pub struct Gateway {
     pub ledger: Ledger,
     /// What records every call.
     pub auditor: Auditor,
+    /// What can be said of the audit log's checkpoints.
+    pub notarized: Notarized,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// The Stripe account behind the gateway.

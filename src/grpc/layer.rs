@@ -14,9 +14,10 @@ use tower::{Layer, Service};
 use tracing::{Instrument as _, Span};
 
 use super::access::Callers;
-use super::api::unauthenticated;
+use super::api::{Peer, unauthenticated};
 use super::deadline::Deadline;
 use super::status;
+use crate::audit::Strangers;
 use crate::domain::limits::MESSAGE_BYTES_MAX;
 use crate::gateway::{Code, Fault, Reason, Retry};
 use crate::telemetry::metrics::Metrics;
@@ -29,14 +30,15 @@ const CONTRACT: &str = "/tollgate.";
 #[derive(Clone, Debug)]
 pub struct DoorLayer {
     callers: Arc<Callers>,
+    strangers: Strangers,
     metrics: Metrics,
 }
 
 impl DoorLayer {
-    /// A door that lets these callers in.
+    /// A door that lets these callers in and counts all others.
     #[must_use]
-    pub fn new(callers: Arc<Callers>, metrics: Metrics) -> Self {
-        Self { callers, metrics }
+    pub fn new(callers: Arc<Callers>, strangers: Strangers, metrics: Metrics) -> Self {
+        Self { callers, strangers, metrics }
     }
 }
 
@@ -44,7 +46,8 @@ impl<S> Layer<S> for DoorLayer {
     type Service = Door<S>;
 
     fn layer(&self, inner: S) -> Door<S> {
-        Door { inner, callers: Arc::clone(&self.callers), metrics: self.metrics.clone() }
+        let strangers = self.strangers.clone();
+        Door { inner, callers: Arc::clone(&self.callers), strangers, metrics: self.metrics.clone() }
     }
 }
 
@@ -53,6 +56,7 @@ impl<S> Layer<S> for DoorLayer {
 pub struct Door<S> {
     inner: S,
     callers: Arc<Callers>,
+    strangers: Strangers,
     metrics: Metrics,
 }
 
@@ -82,6 +86,8 @@ where
         if path.starts_with(CONTRACT) {
             let Some(caller) = self.callers.identify(request.headers()) else {
                 span.in_scope(|| tracing::debug!(target: "tollgate::call", rpc = path, code = "UNAUTHENTICATED", "refused"));
+                let peer = request.extensions().get::<Peer>().cloned().unwrap_or_default();
+                self.strangers.count(path.trim_start_matches('/'), &peer.0);
                 let refusal = status::of(&unauthenticated());
                 metrics.rpc(&path, refusal.code().into(), started.elapsed());
                 return Box::pin(async { Ok(refusal.into_http()) });

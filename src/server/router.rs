@@ -1,6 +1,5 @@
 //! Puts the gRPC services together: the contract's, health and reflection, behind the door.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use tonic::service::RoutesBuilder;
@@ -9,11 +8,9 @@ use tonic_health::server::HealthReporter;
 
 use super::Error;
 use crate::domain::drain::Drain;
-use crate::grpc::access::Callers;
 use crate::grpc::layer::DoorLayer;
 use crate::grpc::{Api, SERVICES, add_services};
 use crate::proto::DESCRIPTORS;
-use crate::telemetry::metrics::Metrics;
 
 /// How long watchers are told NOT_SERVING before their streams end.
 const LAME_DUCK: Duration = Duration::from_secs(1);
@@ -22,12 +19,7 @@ const LAME_DUCK: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// When the descriptors cannot be served.
-pub(super) async fn grpc(
-    api: Api,
-    callers: Callers,
-    metrics: Metrics,
-    drain: Drain,
-) -> Result<axum::Router, Error> {
+pub(super) async fn grpc(api: Api, door: DoorLayer, drain: Drain) -> Result<axum::Router, Error> {
     let mut routes = RoutesBuilder::default();
     add_services(&mut routes, &api);
     let (reporter, health) = tonic_health::server::health_reporter();
@@ -44,7 +36,6 @@ pub(super) async fn grpc(
     };
     routes.add_service(descriptors().build_v1().map_err(failed)?);
     routes.add_service(descriptors().build_v1alpha().map_err(failed)?);
-    let door = DoorLayer::new(Arc::new(callers), metrics);
     Ok(routes.routes().into_axum_router().layer(door))
 }
 

@@ -176,6 +176,13 @@ impl Metrics {
         counter.with_description(about).with_callback(move |seen| seen.observe(total(), &[])).build();
     }
 
+    /// From now on shows how many audit records are not signed; `number` tells it whenever somebody looks.
+    pub fn audit_unsigned(&self, number: impl Fn() -> u64 + Send + Sync + 'static) {
+        let gauge = self.0.meter.u64_observable_gauge(names::AUDIT_UNSIGNED);
+        let about = "Audit records that no signed checkpoint covers yet";
+        gauge.with_description(about).with_callback(move |seen| seen.observe(number(), &[])).build();
+    }
+
     /// The store failed.
     pub fn store_error(&self, kind: StoreFailure) {
         self.0.store_errors.add(1, &[KeyValue::new(names::LABEL_KIND, kind.as_str())]);
@@ -247,6 +254,7 @@ mod tests {
         metrics.unknown_outcome();
         metrics.events_appended(3);
         metrics.audit_dropped(|| 2);
+        metrics.audit_unsigned(|| 3);
         metrics
     }
 

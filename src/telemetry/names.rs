@@ -19,6 +19,8 @@ pub const EVENTS_APPENDED: &str = "tollgate.events.appended";
 pub const SUBSCRIBERS: &str = "tollgate.events.subscribers";
 /// Audit records of reads that were given up because too many waited.
 pub const AUDIT_DROPPED: &str = "tollgate.audit.lazy_dropped";
+/// Audit records that no signed checkpoint covers yet; it stays above nought when nothing is signed any more.
+pub const AUDIT_UNSIGNED: &str = "tollgate.audit.unsigned";
 /// Failed operations of the store.
 pub const STORE_ERRORS: &str = "tollgate.store.errors";
 
