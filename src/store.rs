@@ -33,7 +33,7 @@ pub use self::terms::Terms;
 
 use self::commit::stored;
 use self::files::Folder;
-use self::limits::{BATCH_BYTES_MAX, QUEUE_BATCHES_MAX};
+use self::limits::{BATCH_BYTES_MAX, QUEUE_BATCHES_MAX, READERS_MAX, SEARCHERS_MAX};
 use self::readers::Readers;
 use self::shared::Shared;
 use self::writer::{Job, Opened, Pending, Writer};
@@ -52,6 +52,8 @@ pub struct Store {
     jobs: mpsc::Sender<Job>,
     places: Arc<Semaphore>,
     readers: Arc<Readers>,
+    /// A slow search of the log must not stall a call.
+    searchers: Arc<Readers>,
     log_id: u64,
     terms: Terms,
 }
@@ -68,14 +70,16 @@ impl Store {
         planted::point("open-migrated");
         let log_id = log_id(opened.connection())?;
         let shared = Arc::new(Shared::new(tail, opened.last));
-        let readers = Arc::new(Readers::new(folder.database.clone()));
+        let [readers, searchers] = [READERS_MAX, SEARCHERS_MAX]
+            .map(|count_max| Arc::new(Readers::new(folder.database.clone(), count_max)));
         let (jobs, queue) = mpsc::channel();
         let writer = Writer::new(folder.database, folder.lock, opened, terms, Arc::clone(&shared), queue);
         std::thread::Builder::new()
             .name("store".to_owned())
             .spawn(move || writer.run())
             .map_err(|error| Error::Io(error.to_string()))?;
-        Ok(Self { shared, jobs, places: Arc::new(Semaphore::new(QUEUE_BATCHES_MAX)), readers, log_id, terms })
+        let places = Arc::new(Semaphore::new(QUEUE_BATCHES_MAX));
+        Ok(Self { shared, jobs, places, readers, searchers, log_id, terms })
     }
 
     /// Makes the rows durable, all or none. Batches that wait at the same time share one transaction and one sync.
@@ -150,7 +154,7 @@ impl Store {
             }
             Ok(found)
         };
-        self.readers.read(read).await
+        self.searchers.read(read).await
     }
 
     /// Newest records after `sequence` (0 for all) that are not listed, in the order they were written, at most
@@ -161,7 +165,7 @@ impl Store {
     /// Whatever the disk says.
     pub async fn unlisted_after(&self, sequence: u64, count_max: usize) -> Result<Vec<JournalRow>, Error> {
         let mut rows = self
-            .readers
+            .searchers
             .read(move |connection| query::unlisted_after(connection, sequence, count_max))
             .await?;
         let tail = self.shared.tail();
@@ -260,7 +264,7 @@ impl Store {
     /// Whatever the disk says.
     pub async fn audit_after(&self, sequence: u64, count_max: usize) -> Result<Vec<StoredAudit>, Error> {
         let head = self.audit_sequence();
-        self.readers.read(move |connection| query::audit_after(connection, sequence, head, count_max)).await
+        self.searchers.read(move |connection| query::audit_after(connection, sequence, head, count_max)).await
     }
 
     /// Audit records before `sequence` (`u64::MAX` for all), the latest first, at most `count_max`.
@@ -269,7 +273,7 @@ impl Store {
     /// Whatever the disk says.
     pub async fn audit_before(&self, sequence: u64, count_max: usize) -> Result<Vec<StoredAudit>, Error> {
         let sequence = sequence.min(self.audit_sequence().saturating_add(1));
-        self.readers.read(move |connection| query::audit_before(connection, sequence, count_max)).await
+        self.searchers.read(move |connection| query::audit_before(connection, sequence, count_max)).await
     }
 
     /// Audit records with this term after `sequence`, in the order of their commits, at most `count_max`.
@@ -284,7 +288,9 @@ impl Store {
     ) -> Result<Vec<StoredAudit>, Error> {
         let (terms, term, after, head) =
             (self.terms, term.to_owned(), stored(sequence), stored(self.audit_sequence()));
-        self.readers.read(move |connection| terms.audit_with(connection, &term, after, head, count_max)).await
+        self.searchers
+            .read(move |connection| terms.audit_with(connection, &term, after, head, count_max))
+            .await
     }
 
     /// The sequence of the newest durable audit record, 0 before the first; it announces every change.
@@ -355,6 +361,7 @@ impl Store {
     pub async fn close(&self) {
         self.places.close();
         self.readers.close().await;
+        self.searchers.close().await;
         let (closed, done) = oneshot::channel();
         if self.jobs.send(Job::Close(closed)).is_ok() {
             // A writer that is gone has closed already.

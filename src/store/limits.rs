@@ -41,8 +41,10 @@ pub(super) const TERMS_BUCKET_ROWS: i64 = if cfg!(test) { 8 } else { 1 << 16 };
 /// Audit records that one transaction erases.
 pub(super) const ERASE_ROWS_MAX: i64 = 256;
 
-/// Connections that read beside the writer.
+/// Connections that read what calls and subscribers wait for.
 pub(super) const READERS_MAX: usize = 4;
+/// Connections that read the audit log and the lists, which may take long.
+pub(super) const SEARCHERS_MAX: usize = 2;
 /// Pages of write-ahead log after which SQLite copies them into the database, inside the commit that crosses it.
 pub(super) const CHECKPOINT_PAGES: u32 = 2048;
 /// Bytes that the write-ahead log keeps on disk once it is empty.

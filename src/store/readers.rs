@@ -7,7 +7,6 @@ use rusqlite::Connection;
 use tokio::sync::Semaphore;
 
 use super::error::Error;
-use super::limits::READERS_MAX;
 use super::schema;
 
 /// A few connections, opened when they are needed.
@@ -16,12 +15,13 @@ pub(super) struct Readers {
     path: PathBuf,
     idle: Mutex<Vec<Connection>>,
     slots: Arc<Semaphore>,
+    count_max: usize,
 }
 
 impl Readers {
-    /// Readers of the database at `path`.
-    pub(super) fn new(path: PathBuf) -> Self {
-        Self { path, idle: Mutex::default(), slots: Arc::new(Semaphore::new(READERS_MAX)) }
+    /// At most `count_max` readers of the database at `path`.
+    pub(super) fn new(path: PathBuf, count_max: usize) -> Self {
+        Self { path, idle: Mutex::default(), slots: Arc::new(Semaphore::new(count_max)), count_max }
     }
 
     /// Runs a query on a thread that may block. Waits while all connections are busy.
@@ -46,7 +46,7 @@ impl Readers {
 
     /// Lets the running queries end and closes all connections, so that the writer's is the last.
     pub(super) async fn close(&self) {
-        let all = self.slots.acquire_many(u32::try_from(READERS_MAX).unwrap_or(u32::MAX)).await;
+        let all = self.slots.acquire_many(u32::try_from(self.count_max).unwrap_or(u32::MAX)).await;
         self.slots.close();
         drop(all);
         self.lock().clear();

@@ -252,3 +252,32 @@ async fn the_folder_and_its_files_are_for_their_owner_alone() {
     }
     assert_eq!(files, 4, "database, write-ahead log, its shared memory and the lock");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn searches_that_take_long_do_not_stall_look_ups() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path(), terms()).unwrap();
+    store.commit(record(1, "first")).await.unwrap();
+    on_writer(&store, |writer| writer.index(9)).await;
+    let (started, mut running) = tokio::sync::mpsc::channel(SEARCHERS_MAX);
+    let mut ends = Vec::new();
+    for _ in 0..SEARCHERS_MAX {
+        let (end, ended) = mpsc::channel::<()>();
+        let (searchers, started) = (Arc::clone(&store.searchers), started.clone());
+        ends.push(end);
+        tokio::spawn(async move {
+            searchers
+                .read(move |_| {
+                    started.blocking_send(()).unwrap();
+                    // Ends once nobody holds the other side.
+                    _ = ended.recv();
+                    Ok(())
+                })
+                .await
+        });
+        running.recv().await.unwrap();
+    }
+    assert_eq!(store.operation(&hash(1)).await, Ok(Some(b"first".to_vec())));
+    drop(ends);
+    assert_eq!(store.audit_after(0, 9).await.unwrap().len(), 1);
+}

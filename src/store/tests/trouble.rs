@@ -197,3 +197,17 @@ async fn what_a_failed_commit_replaces_is_unknown_until_the_database_was_opened_
     assert_eq!(store.setting("cursor").await, Ok(Some(vec![1])));
     assert_eq!(store.listed(None, 9).await, Ok(Vec::new()));
 }
+
+#[tokio::test]
+async fn a_lost_dedupe_mark_is_caught() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path(), terms()).unwrap();
+    store.commit(events(vec![event("evt_1", 1)])).await.unwrap();
+    store.close().await;
+    let store = {
+        let _fault = planted::plant("lost-dedupe-mark");
+        Store::open(dir.path(), terms()).unwrap()
+    };
+    let again = store.commit(events(vec![event("evt_1", 2)])).await.unwrap();
+    assert_eq!(positions(&again), [(2, false)], "the fault is noticed: without it, this is position 1 again");
+}
