@@ -71,11 +71,12 @@ fn spec(method: &Method, stripe: &DynamicMessage, effect: i64, verb: &str, path:
         .map(|(name, value)| format!("({name:?}, {value:?})"))
         .collect();
     Ok(format!(
-        "Spec {{ service: {service:?}, rpc: {rpc:?}, ledger_name: {ledger_name:?}, verb: Verb::{verb}, path: {path:?}, host: Host::{host}, effect: Effect::{effect}, lookup: {lookup}, settled_by: &{settled:?}, paging: {paging}, object: {object:?}, fixed: &[{fixed}], stamped: {stamped} }}",
+        "Spec {{ service: {service:?}, rpc: {rpc:?}, ledger_name: {ledger_name:?}, verb: Verb::{verb}, path: {path:?}, host: Host::{host}, effect: Effect::{effect}, lookup: {lookup}, settled_by: &{settled:?}, turned_by: &{turned:?}, paging: {paging}, object: {object:?}, fixed: &[{fixed}], stamped: {stamped} }}",
         host = if number(stripe, "host") == Some(1) { "Files" } else { "Api" },
         effect = ["", "Read", "Write", "Money", "Repeatable"][effect as usize],
         lookup = lookup(stripe),
         settled = texts(stripe, "settled_by"),
+        turned = texts(stripe, "turned_by"),
         object = if listed { "" } else { resource.name() },
         fixed = fixed.join(", "),
         stamped = effect > 1

@@ -9,6 +9,7 @@ mod events;
 mod failure;
 mod health;
 mod http;
+mod operations;
 mod output;
 mod refunds;
 mod sandbox;
@@ -47,6 +48,9 @@ enum Command {
     /// Read the event stream, or make the sandbox produce events
     #[command(subcommand)]
     Events(events::Command),
+    /// Show and settle operations whose outcome is not known
+    #[command(subcommand)]
+    Operations(operations::Command),
     /// Ask a gateway whether it serves
     Health(health::Arguments),
     /// Print the version
@@ -88,6 +92,7 @@ async fn run(command: Command, program: &OsString) -> Result<(), Failure> {
         Command::Call(arguments) => call::run(arguments).await,
         Command::Refunds(command) => refunds::run(command).await,
         Command::Events(command) => events::run(command).await,
+        Command::Operations(command) => operations::run(command).await,
         Command::Health(arguments) => health::run(arguments).await,
         Command::Version => output::write_line(concat!("tollgate ", env!("CARGO_PKG_VERSION"))),
         Command::Completions { shell } => {

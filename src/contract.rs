@@ -11,7 +11,7 @@ mod violations;
 
 pub use decode::{FromStripe, Object, Reply, Undecodable};
 pub use field_path::FieldPath;
-pub use form::{Form, Name, Pair, Params, Sensitivity, StripeEnum};
+pub use form::{Form, Name, Pair, Params, Sensitivity, StripeEnum, decode_form};
 pub use generated::*;
 pub use method::{Effect, Host, Local, Lookup, LookupBy, Method, Paging, Spec, Verb};
 pub use unknown::Received;

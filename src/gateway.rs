@@ -1,10 +1,12 @@
 //! The pipeline: what happens to a call between the wire and Stripe, step by step, the same for every method. It knows
 //! no transport of callers and no method by name.
 
+mod admin;
 mod call;
 mod context;
 mod events;
 mod fault;
+mod lookup;
 mod mutate;
 mod operation;
 mod outcome;
@@ -12,6 +14,9 @@ mod prepare;
 mod read;
 mod redact;
 mod refusal;
+mod resolve;
+mod resolver;
+mod settler;
 mod trail;
 mod upload;
 
@@ -19,4 +24,6 @@ pub use call::Gateway;
 pub use context::{Account, Context};
 pub use fault::{Code, Fault, Reason, Retry};
 pub use redact::without_client_secrets;
+pub use resolver::Resolver;
+pub use settler::Settler;
 pub use upload::Upload;

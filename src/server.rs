@@ -27,7 +27,7 @@ use crate::domain::limits::UPLOADS_AT_ONCE_MAX;
 use crate::domain::operation::Mode;
 use crate::domain::planted;
 use crate::events::{self, Feed};
-use crate::gateway::{Account, Gateway};
+use crate::gateway::{Account, Gateway, Resolver, Settler};
 use crate::grpc::{Api, access::Callers, layer::DoorLayer};
 use crate::ledger::Ledger;
 use crate::ops;
@@ -85,6 +85,9 @@ pub enum Error {
     /// The audit log cannot be set up.
     #[error(transparent)]
     Audit(#[from] audit::Error),
+    /// What an earlier start left unresolved cannot be read.
+    #[error("the ledger cannot be read: {0}")]
+    Ledger(#[from] crate::ledger::Error),
     /// Metrics cannot be set up.
     #[error(transparent)]
     Metrics(#[from] crate::telemetry::metrics::Error),
@@ -148,14 +151,20 @@ pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Running, Err
     };
     let (trigger, drain) = Drain::channel();
     let readiness = ops::Readiness::default();
+    let left = gateway.ledger.recover().await?;
+    tracing::info!(unknown = left.unknown, needs_operator = left.needs_operator, "the ledger was read");
+    let gateway = Arc::new(gateway);
+    show_unresolved(&metrics, gateway.ledger.clone());
     let api = Api {
-        gateway: Arc::new(gateway),
+        gateway: Arc::clone(&gateway),
         drain: drain.clone(),
         uploads: Arc::new(Semaphore::new(UPLOADS_AT_ONCE_MAX)),
     };
     let door = DoorLayer::new(Arc::new(callers(&config)), strangers, metrics.clone());
     let router = router::grpc(api, door, drain.clone()).await?;
     let mut tasks = JoinSet::new();
+    tasks.spawn(Resolver::new(Arc::clone(&gateway)).run(drain.clone()));
+    tasks.spawn(Settler::new(gateway).run(drain.clone()));
     tasks.spawn(accept::serve(grpc, Protocol::Http2, router, drain.clone(), DRAIN_GRACE));
     let hooks_router = webhook::router(webhook_options(&config, feed, clock, metrics.clone()));
     tasks.spawn(accept::serve(hooks, Protocol::Http1, hooks_router, drain.clone(), HTTP_GRACE));
@@ -175,6 +184,18 @@ pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Running, Err
         open_changes,
         audit_log,
     })
+}
+
+/// Shows from now on how many operations are not settled.
+fn show_unresolved(metrics: &Metrics, ledger: Ledger) {
+    metrics.unresolved(move || {
+        let census = ledger.census();
+        [
+            ("in_flight", census.in_flight),
+            ("unknown", census.unknown),
+            ("needs_operator", census.needs_operator),
+        ]
+    });
 }
 
 impl Running {

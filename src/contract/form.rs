@@ -186,6 +186,35 @@ impl Params {
     }
 }
 
+/// The parameters of an encoded body, by name; what is not UTF-8 once decoded is taken as far as it is.
+#[must_use]
+pub fn decode_form(body: &str) -> Vec<(String, String)> {
+    let pairs = body.split('&').filter(|pair| !pair.is_empty());
+    pairs
+        .map(|pair| {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            (percent_decode(name), percent_decode(value))
+        })
+        .collect()
+}
+
+fn percent_decode(text: &str) -> String {
+    let digit = |byte: Option<&u8>| byte.and_then(|byte| char::from(*byte).to_digit(16));
+    let (mut bytes, mut rest) = (Vec::with_capacity(text.len()), text.as_bytes());
+    while let Some((first, after)) = rest.split_first() {
+        rest = after;
+        match (first, digit(after.first()), digit(after.get(1))) {
+            (b'%', Some(high), Some(low)) => {
+                bytes.push(u8::try_from(high * 16 + low).unwrap_or_default());
+                rest = after.get(2..).unwrap_or_default();
+            }
+            (b'+', ..) => bytes.push(b' '),
+            _ => bytes.push(*first),
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
 /// A value that Stripe takes as one parameter.
 pub trait Scalar {
     /// The value as Stripe reads it; `None` when it is not set.
@@ -271,6 +300,24 @@ mod tests {
 
     fn body(message: &impl Form) -> String {
         Params::of(message).encode()
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn what_was_encoded_is_read_back(pairs in proptest::collection::vec((".+", ".*"), 0..5)) {
+            let mut params = Params::default();
+            pairs.iter().for_each(|(name, value): &(String, String)| {
+                params.push(name.as_str(), value.as_str(), Sensitivity::Public);
+            });
+            proptest::prop_assert_eq!(decode_form(&params.encode()), pairs);
+        }
+    }
+
+    #[test]
+    fn a_body_of_any_shape_is_read() {
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        assert_eq!(decode_form("a+b=%41%zz&&c&=d"), [pair("a b", "A%zz"), pair("c", ""), pair("", "d")]);
+        assert_eq!(decode_form("a=%"), [pair("a", "%")]);
     }
 
     #[test]

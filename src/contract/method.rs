@@ -65,6 +65,8 @@ pub struct Spec {
     pub lookup: Option<Lookup>,
     /// Event types that prove the effect.
     pub settled_by: &'static [&'static str],
+    /// Event types that show a later state of what it made.
+    pub turned_by: &'static [&'static str],
     /// How it pages.
     pub paging: Paging,
     /// Stripe's `object` value of the answer; empty for lists.

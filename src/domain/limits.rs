@@ -118,3 +118,27 @@ pub const ACTOR_CHARS_MAX: usize = 200;
 pub const CHECKPOINT_RECORDS_MAX: u64 = 256;
 /// Newest checkpoints that are kept at hand to be listed.
 pub const CHECKPOINTS_LISTED_MAX: usize = 100;
+/// How much earlier than the intent an object with the operation's stamp may have been created, in seconds: the two
+/// clocks may differ.
+pub const LOOKUP_CLOCK_S_MAX: i64 = 3_600;
+/// The same for an object that carries no stamp, where time is part of the proof.
+pub const LOOKUP_UNSTAMPED_CLOCK_S_MAX: i64 = 60;
+/// Pages of a list that one look-up reads, of [`PAGE_ITEMS_MAX`] objects each.
+pub const LOOKUP_PAGES_MAX: usize = 20;
+/// Objects that a look-up shows to an operator.
+pub const FOUND_OBJECTS_MAX: usize = 50;
+/// Longest that one look-up of a background task may take, in milliseconds.
+pub const LOOKUP_MS_MAX: u64 = 60_000;
+/// Reads that the background task makes in a minute; Stripe allows far more, and counts them against the account
+/// (docs.stripe.com/rate-limits). A look-up that has begun is finished.
+pub const LOOKUPS_READS_PER_MINUTE_MAX: u32 = 120;
+/// How often the background task sees whether a look-up is due, in milliseconds.
+pub const RESOLVER_TICK_MS: u64 = 1_000;
+/// How often the ledger's clock is watched and old entries are pruned, in milliseconds.
+pub const HOUSEKEEPING_MS: u64 = 60_000;
+/// Entries that one round of pruning looks at.
+pub const PRUNED_AT_ONCE_MAX: usize = 10_000;
+/// Entries that are looked at for one page of operations, whether they match or not.
+pub const OPERATIONS_SEARCHED_MAX: usize = 10_000;
+/// Ids of objects that an error names to a caller; the rest is for operators.
+pub const FOUND_IDS_SHOWN_MAX: usize = 10;

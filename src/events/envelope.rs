@@ -126,6 +126,14 @@ impl Envelope {
     }
 }
 
+/// The object that a snapshot event carries, as it stands there; `None` for a thin event, which carries none.
+#[must_use]
+pub fn snapshot(json: &str) -> Option<&str> {
+    let outside: Outside<'_> = serde_json::from_str(json).ok()?;
+    let object = inside(outside.data).object?.get();
+    object.starts_with('{').then_some(object)
+}
+
 fn read<'a, T: Deserialize<'a>>(raw: Option<&'a RawValue>) -> Option<T> {
     serde_json::from_str(raw?.get()).ok()
 }
@@ -184,6 +192,14 @@ mod tests {
             idempotency_key: "tg1-00".into(),
         };
         assert_eq!(Envelope::parse(SNAPSHOT), Ok(expected));
+    }
+
+    #[test]
+    fn the_object_of_a_snapshot_comes_out_as_it_stands() {
+        assert_eq!(snapshot(SNAPSHOT), Some(r#"{"id":"re_1","object":"refund","charge":{"id":"ch_1"}}"#));
+        for none in [THIN, "", "{}", r#"{"data":{"object":7}}"#, r#"{"data":{"object":null}}"#] {
+            assert_eq!(snapshot(none), None, "{none}");
+        }
     }
 
     #[test]

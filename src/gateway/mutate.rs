@@ -9,17 +9,19 @@ use tracing::Instrument as _;
 use super::call::{Done, Gateway};
 use super::context::{Account, Context};
 use super::fault::Fault;
+use super::lookup::{Named, Question};
 use super::prepare::{Prepared, prepare};
 use super::read::undecodable;
 use super::{outcome, refusal};
 use crate::audit::{self, Phase};
-use crate::contract::{Method, Received, Reply, Sensitivity, Undecodable};
+use crate::contract::{Method, Received, Reply, Sensitivity, Spec, Undecodable};
 use crate::domain::limits::METADATA_STAMP;
+use crate::domain::operation::OperationHash;
 use crate::domain::planted;
-use crate::ledger::{Asked, Begun, Finding, Settled, Success, Verdict};
+use crate::ledger::{Asked, Begun, Hold, Settled, Success, Ticket, Unresolved, Verdict};
 use crate::proto::v1::CallInfo;
-use crate::stripe::{Answer, Outgoing};
-use crate::telemetry::names::Replay;
+use crate::stripe::{Answer, Attempt, Outgoing};
+use crate::telemetry::names::{Replay, Way};
 
 /// A change that is known to have taken effect.
 struct Effected {
@@ -108,65 +110,134 @@ impl Gateway {
         mut audit: audit::Record,
     ) -> Result<Effected, Fault> {
         audit.params = self.params(&asked.outgoing.template, &asked.outgoing.path, asked.params);
-        let body = asked.outgoing.body.clone();
-        let started = self.clock.monotonic();
-        let spec = asked.spec;
+        let subject =
+            Subject { spec: asked.spec, hash: asked.operation.hash(), outgoing: asked.outgoing.clone() };
         let begun = self.ledger.begin(asked, audit, context.deadline).await;
-        let mut ticket = match begun.map_err(|error| self.unrecorded(&error))? {
-            Begun::New(ticket) => ticket,
-            Begun::Replay(settled) => return self.replay(settled),
-            Begun::Joined(verdict) => return self.judged(verdict, 0, true),
+        let (verdict, attempts, replayed) = match begun.map_err(|error| self.unrecorded(&error))? {
+            Begun::New(ticket) => self.carry_out(context, *ticket, &subject).await?,
+            Begun::Replay(settled) => (Verdict::Settled(settled), 0, true),
+            Begun::Joined(verdict) => (verdict, 0, true),
+            Begun::Look(hold) => self.look_now(context, *hold, &subject).await?,
             Begun::Mismatch(fields) => return Err(outcome::mismatch(&fields)),
-            Begun::Look(hold) => {
-                let closing = self.record(Phase::Outcome, context, spec);
-                let (why, found) = ("no look-up at Stripe was made".to_owned(), Vec::new());
-                let verdict = self.ledger.found(*hold, Finding::Undecided { why, found }, closing).await;
-                return self.judged(verdict.map_err(|error| self.unrecorded(&error))?, 0, false);
-            }
-            Begun::Unresolved(why) => return Err(outcome::unresolved(why)),
+            Begun::Unresolved(Unresolved::InFlight) => return Err(outcome::in_flight()),
+            Begun::Unresolved(Unresolved::NeedsOperator(case)) => (Verdict::NeedsOperator(case), 0, false),
         };
-        outcome::restore_upload(&mut ticket.outgoing, body);
+        self.judged(context, &subject, verdict, (attempts, replayed)).await
+    }
+
+    /// Sends, and puts on record what came of it.
+    async fn carry_out(
+        &self,
+        context: &Context,
+        mut ticket: Ticket,
+        subject: &Subject,
+    ) -> Result<(Verdict, i32, bool), Fault> {
+        let started = self.clock.monotonic();
+        outcome::restore_upload(&mut ticket.outgoing, subject.outgoing.body.clone());
         let lease = ticket.lease();
         let allowed = || lease.holds(self.clock.now());
         planted::point("send-before");
         let sent = self.stripe.send_while(&ticket.outgoing, context.deadline, allowed).await;
         planted::point("send-after");
-        let attempts = sent.requests();
-        let mut closing = self.record(Phase::Outcome, context, spec);
+        let resent = ticket.ambiguous;
+        let mut closing = self.record(Phase::Outcome, context, subject.spec);
         closing.latency_ms = Some(self.millis_since(started));
-        let settled = self.ledger.settle(*ticket, &sent.attempts, closing).await;
-        self.judged(settled.map_err(|error| self.unrecorded(&error))?, attempts, false)
+        let settled = self.ledger.settle(ticket, &sent.attempts, closing).await;
+        let verdict = settled.map_err(|error| self.unrecorded(&error))?;
+        if resent && matches!(verdict, Verdict::Settled(_)) {
+            self.metrics.resolved(Way::Resend);
+        }
+        if subject.reading_tells_more(&verdict) {
+            let hold = self.ledger.hold(subject.hash).await.map_err(|error| self.unrecorded(&error))?;
+            if let Some(hold) = hold {
+                return self.look_now(context, hold, subject).await;
+            }
+        }
+        Ok((verdict, sent.requests(), false))
     }
 
-    fn replay(&self, settled: Settled) -> Result<Effected, Fault> {
-        match settled {
-            Settled::Succeeded(success) => {
-                self.metrics.replay(Replay::Success);
-                Ok(Effected { success, replayed: true, attempts: 0 })
+    /// Looks at Stripe while the caller waits.
+    async fn look_now(
+        &self,
+        context: &Context,
+        hold: Hold,
+        subject: &Subject,
+    ) -> Result<(Verdict, i32, bool), Fault> {
+        let closing = self.record(Phase::Outcome, context, subject.spec);
+        let looked = self.look(hold, closing, context.deadline).await;
+        let looked = looked.map_err(|error| self.unrecorded(&error))?;
+        Ok((looked.verdict, i32::try_from(looked.reads).unwrap_or(i32::MAX), false))
+    }
+
+    async fn judged(
+        &self,
+        context: &Context,
+        subject: &Subject,
+        verdict: Verdict,
+        (attempts, replayed): (i32, bool),
+    ) -> Result<Effected, Fault> {
+        match verdict {
+            Verdict::Settled(Settled::Succeeded(success)) => {
+                if replayed {
+                    self.metrics.replay(Replay::Success);
+                }
+                let success = self.whole(context, subject, success).await?;
+                Ok(Effected { success, replayed, attempts })
             }
-            Settled::Refused(refusal) => {
-                self.metrics.replay(Replay::Refusal);
+            Verdict::Settled(Settled::Refused(refusal)) => {
+                if replayed {
+                    self.metrics.replay(Replay::Refusal);
+                }
                 Err(outcome::refused(&refusal))
             }
-            Settled::NotExecuted(_) => Err(outcome::not_executed()),
+            Verdict::Settled(Settled::NotExecuted(witness)) => Err(outcome::not_executed(witness)),
+            Verdict::NeedsOperator(case) => Err(outcome::needs_operator(&case, &subject.hash)),
+            Verdict::Open { last } => Err(outcome::open(last.as_ref())),
+            Verdict::Unknown { last, .. } => {
+                self.metrics.unknown_outcome();
+                Err(outcome::unknown(last.as_ref()))
+            }
         }
     }
 
-    fn judged(&self, verdict: Verdict, attempts: i32, joined: bool) -> Result<Effected, Fault> {
-        match verdict {
-            Verdict::Settled(settled) if joined => self.replay(settled),
-            Verdict::Settled(Settled::Succeeded(success)) => {
-                Ok(Effected { success, replayed: false, attempts })
-            }
-            Verdict::Settled(Settled::Refused(refusal)) => Err(outcome::refused(&refusal)),
-            Verdict::Settled(Settled::NotExecuted(_)) => Err(outcome::not_executed()),
-            Verdict::NeedsOperator(case) => Err(outcome::needs_operator(case.why)),
-            Verdict::Open { last } => Err(outcome::open(last.as_ref())),
-            Verdict::Unknown { last, conflict } => {
-                self.metrics.unknown_outcome();
-                Err(outcome::unknown(last.as_ref(), conflict))
+    /// The success with its object, which is read anew where the ledger does not keep it.
+    async fn whole(&self, context: &Context, subject: &Subject, success: Success) -> Result<Success, Fault> {
+        if success.json.is_some() {
+            return Ok(success);
+        }
+        let Subject { spec, hash, outgoing } = subject;
+        let id = success.object_id.clone().unwrap_or_default();
+        let gone = || {
+            outcome::took_effect(&id, "its answer is no longer kept, and Stripe does not show it any more")
+        };
+        let question = Question::of(spec, outgoing, hash.to_string(), 0).ok_or_else(gone)?;
+        let sent = self.stripe.send(&question.named(&id), context.deadline).await;
+        match sent.answer().map(|answer| question.is_effect(&id, answer)) {
+            Some(Named::Effect(anew)) => Ok(Success { json: anew.json, ..success }),
+            Some(Named::Missing | Named::Other(_)) => Err(gone()),
+            None => {
+                Err(outcome::took_effect(&id, "its answer is no longer kept, and Stripe cannot be read now"))
             }
         }
+    }
+}
+
+/// What a call is about, as far as it is needed after the ledger has taken the rest.
+struct Subject {
+    spec: &'static Spec,
+    hash: OperationHash,
+    /// What would go out if it were sent for the first time.
+    outgoing: Outgoing,
+}
+
+impl Subject {
+    /// Whether Stripe refused something that an earlier attempt may have brought about, and the object shows whether it
+    /// did: what is deleted, closed or cancelled cannot be deleted, closed or cancelled again.
+    fn reading_tells_more(&self, verdict: &Verdict) -> bool {
+        let lookup = self.spec.lookup.as_ref();
+        let refused = matches!(verdict, Verdict::Unknown { last: Some(Attempt::Answered(answer)), conflict: false }
+            if [400, 404].contains(&answer.status));
+        refused && lookup.is_some_and(|lookup| !lookup.reached.is_empty())
     }
 }
 
@@ -182,7 +253,7 @@ fn respond<M: Method>(effected: Effected, audit_id: String) -> Result<Done<M::Re
         fault
     };
     let json: Value = serde_json::from_str(success.json.as_deref().unwrap_or_default()).map_err(|_| {
-        let found = if success.json.is_some() { "not JSON" } else { "no longer kept" };
+        let found = "not JSON";
         unread(&Undecodable { path: String::new(), expected: "an object", found })
     })?;
     let stripe_request_id = success.request_id.clone();

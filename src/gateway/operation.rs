@@ -77,7 +77,7 @@ impl Gateway {
             let message = "no such change was ever begun by this caller";
             Fault::new(Code::NotFound, Reason::OperationNotFound, message).retry(Retry::Never)
         })?;
-        Ok(message(spec, &operation, status))
+        Ok(status_message(spec, &operation, status))
     }
 
     /// What a change would send and what the ledger would decide, without either.
@@ -130,7 +130,8 @@ fn answering(known: &Known) -> PreviewDecision {
     }
 }
 
-fn message(spec: &Spec, operation: &Operation, status: Status) -> v1::Operation {
+/// What the ledger knows of an operation, for its caller.
+pub(super) fn status_message(spec: &Spec, operation: &Operation, status: Status) -> v1::Operation {
     let keyed = spec.verb == contract::Verb::Post;
     let mut message = v1::Operation {
         order_id: operation.order_id.clone(),
@@ -159,8 +160,8 @@ fn message(spec: &Spec, operation: &Operation, status: Status) -> v1::Operation 
             message.stripe_request_id = refusal.request_id.unwrap_or_default();
             OperationState::Refused
         }
-        Standing::Settled(Settled::NotExecuted(_)) => {
-            message.refusal = outcome::not_executed().message;
+        Standing::Settled(Settled::NotExecuted(witness)) => {
+            message.refusal = outcome::not_executed(witness).message;
             OperationState::Refused
         }
     };

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use super::fault::{Code, Fault, Reason, Retry};
 use super::refusal;
-use crate::ledger::{self, Refusal, Stuck, Unresolved};
+use crate::domain::limits::FOUND_IDS_SHOWN_MAX;
+use crate::domain::operation::OperationHash;
+use crate::ledger::{self, Case, Refusal, Stuck, Witness};
 use crate::store;
 use crate::stripe::{Answer, Attempt, Body, Outgoing};
 use crate::telemetry::names::StoreFailure;
@@ -31,10 +33,7 @@ pub(super) fn open(last: Option<&Attempt>) -> Fault {
 }
 
 /// Stripe may have carried the change out.
-pub(super) fn unknown(last: Option<&Attempt>, conflict: bool) -> Fault {
-    if conflict {
-        return needs_operator(Stuck::KeyConflict);
-    }
+pub(super) fn unknown(last: Option<&Attempt>) -> Fault {
     let fault = outcome_unknown("Stripe may or may not have carried this out");
     match last {
         Some(Attempt::Answered(answer)) => Fault { stripe_request_id: answer.request_id.clone(), ..fault }
@@ -62,45 +61,58 @@ pub(super) fn mismatch(fields: &[String]) -> Fault {
         .retry(Retry::Never)
 }
 
-/// The outcome of an earlier call is unknown, and this call does not find it out.
-pub(super) fn unresolved(why: Unresolved) -> Fault {
-    match why {
-        Unresolved::InFlight => Fault::new(
-            Code::Aborted,
-            Reason::OperationInFlight,
-            "the same change is in flight; ask again for its outcome",
-        )
-        .retry(Retry::After(ASK_AGAIN_AFTER)),
-        Unresolved::NeedsOperator(case) => needs_operator(case.why),
-    }
+/// An equal call is on its way still.
+pub(super) fn in_flight() -> Fault {
+    let message = "the same change is in flight; ask again for its outcome";
+    Fault::new(Code::Aborted, Reason::OperationInFlight, message).retry(Retry::After(ASK_AGAIN_AFTER))
 }
 
 /// Nothing happened, as somebody found out who looked at Stripe.
-pub(super) fn not_executed() -> Fault {
-    let message = "Stripe did not carry this out, and will not; say `retry_refused` to send it again";
-    Fault::new(Code::FailedPrecondition, Reason::OperationNeedsOperator, message).retry(Retry::Never)
+pub(super) fn not_executed(witness: Witness) -> Fault {
+    let (who, name) = match witness {
+        Witness::Look => ("a look at Stripe found out", "look"),
+        Witness::Operator => ("an operator found out", "operator"),
+    };
+    let message = format!("Stripe did not carry this out, as {who}; set `retry_refused` to send it again");
+    Fault::new(Code::FailedPrecondition, Reason::NotExecuted, message)
+        .with("witness", name)
+        .retry(Retry::Never)
 }
 
 /// Only a person can tell.
-pub(super) fn needs_operator(why: Stuck) -> Fault {
-    let message = match why {
-        Stuck::Expired => {
-            "the outcome is unknown and too old to be learnt by resending; a person has to look it up at Stripe"
-        }
-        Stuck::KeyConflict => {
-            "Stripe knows this operation's key with other parameters; a person has to look it up at Stripe"
-        }
-        Stuck::ClockSetBack => {
-            "the outcome is unknown, and so is its age; a person has to look it up at Stripe"
-        }
-        Stuck::Superseded => {
-            "the outcome is unknown, and a later change of the same object was sent; a person has to look it up at Stripe"
-        }
-        Stuck::Absent | Stuck::Undecided | Stuck::Overdue => {
-            "the outcome is unknown and was not found out by looking; a person has to look it up at Stripe"
-        }
+pub(super) fn needs_operator(case: &Case, operation: &OperationHash) -> Fault {
+    let message = format!("the outcome is unknown and an operator has to settle it: {}", why(case));
+    let ids: Vec<&str> =
+        case.found.iter().take(FOUND_IDS_SHOWN_MAX).map(|found| found.object_id.as_str()).collect();
+    Fault::new(Code::FailedPrecondition, Reason::OperationNeedsOperator, message)
+        .with("operation", operation.to_string())
+        .with("case", case.why.as_str())
+        .with("found", case.found.len().to_string())
+        .with("found_ids", ids.join(","))
+        .retry(Retry::Never)
+}
+
+/// Why only a person can tell, in a sentence.
+pub(super) fn why(case: &Case) -> String {
+    let why = match case.why {
+        Stuck::Expired => "it is too old to be resent",
+        Stuck::KeyConflict => "Stripe knows its idempotency key with other parameters",
+        Stuck::ClockSetBack => "the clock was set back, so its age is not known",
+        Stuck::Superseded => "a later change of the same object was sent",
+        Stuck::Absent => "no effect was found, which for money proves nothing",
+        Stuck::Undecided => "looking at Stripe did not decide it",
+        Stuck::Overdue => "nothing could be learnt for too long",
     };
-    Fault::new(Code::FailedPrecondition, Reason::OperationNeedsOperator, message).retry(Retry::Never)
+    if case.note.is_empty() { why.to_owned() } else { format!("{why}: {}", case.note) }
+}
+
+/// The change took effect, but its object cannot be shown.
+pub(super) fn took_effect(object_id: &str, why: &str) -> Fault {
+    let message = format!("the change took effect, but {why}; do not make it again");
+    Fault::new(Code::Unavailable, Reason::StripeUnavailable, message)
+        .with("took_effect", "true")
+        .with("object_id", object_id)
+        .retry(Retry::After(ASK_AGAIN_AFTER))
 }
 
 /// The ledger failed; unless what was sent could not be recorded, nothing was sent.

@@ -32,6 +32,7 @@ static UPLOAD: Spec = Spec {
     effect: Effect::Repeatable,
     lookup: None,
     settled_by: &[],
+    turned_by: &[],
     paging: Paging::None,
     object: "file",
     fixed: &[],

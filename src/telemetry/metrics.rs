@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use opentelemetry::KeyValue;
-use opentelemetry::metrics::{Counter, Histogram, Meter, MeterProvider as _, UpDownCounter};
+use opentelemetry::metrics::{AsyncInstrument, Counter, Histogram, Meter, MeterProvider as _, UpDownCounter};
 use opentelemetry_sdk::metrics::SdkMeterProvider;
 use prometheus::{Encoder as _, TextEncoder};
 use prost::Message as _;
 
-use super::names::{self, OTHER, Replay, StoreFailure, Webhook};
+use super::names::{self, OTHER, Replay, StoreFailure, Way, Webhook};
 use crate::proto::DESCRIPTORS;
 
 /// Upper bounds of the duration buckets, seconds, as the semantic conventions advise, and up to Stripe's 80 s.
@@ -39,6 +39,7 @@ struct Instruments {
     stripe_resends: Counter<u64>,
     replays: Counter<u64>,
     unknown_outcomes: Counter<u64>,
+    resolutions: Counter<u64>,
     webhooks: Counter<u64>,
     events_appended: Counter<u64>,
     subscribers: UpDownCounter<i64>,
@@ -100,6 +101,7 @@ impl Metrics {
                 names::UNKNOWN_OUTCOMES,
                 "Changes whose outcome could not be told",
             ),
+            resolutions: counter(&meter, names::RESOLUTIONS, "Unknown outcomes that were found out"),
             webhooks: counter(&meter, names::WEBHOOKS, "Webhook deliveries by result"),
             events_appended: counter(&meter, names::EVENTS_APPENDED, "Events appended to the feed"),
             subscribers: meter
@@ -151,6 +153,22 @@ impl Metrics {
     /// A change ended without anybody knowing whether it happened.
     pub fn unknown_outcome(&self) {
         self.0.unknown_outcomes.add(1, &[]);
+    }
+
+    /// An unknown outcome was found out.
+    pub fn resolved(&self, way: Way) {
+        self.0.resolutions.add(1, &[KeyValue::new(names::LABEL_WAY, way.as_str())]);
+    }
+
+    /// From now on shows how many operations are not settled; `counts` tells it by state whenever somebody looks.
+    pub fn unresolved(&self, counts: impl Fn() -> [(&'static str, u64); 3] + Send + Sync + 'static) {
+        let gauge = self.0.meter.u64_observable_gauge(names::UNRESOLVED);
+        let observe = move |seen: &dyn AsyncInstrument<u64>| {
+            for (state, count) in counts() {
+                seen.observe(count, &[KeyValue::new(names::LABEL_STATE, state)]);
+            }
+        };
+        gauge.with_description("Operations that are not settled").with_callback(observe).build();
     }
 
     /// A webhook delivery came to its end.
@@ -252,6 +270,8 @@ mod tests {
         Webhook::ALL.into_iter().for_each(|result| metrics.webhook(result));
         StoreFailure::ALL.into_iter().for_each(|kind| metrics.store_error(kind));
         metrics.unknown_outcome();
+        Way::ALL.into_iter().for_each(|way| metrics.resolved(way));
+        metrics.unresolved(|| [("in_flight", 1), ("unknown", 2), ("needs_operator", 3)]);
         metrics.events_appended(3);
         metrics.audit_dropped(|| 2);
         metrics.audit_unsigned(|| 3);

@@ -11,6 +11,10 @@ pub const STRIPE_RESENDS: &str = "tollgate.stripe.resends";
 pub const REPLAYS: &str = "tollgate.ledger.replays";
 /// Changes whose outcome could not be told.
 pub const UNKNOWN_OUTCOMES: &str = "tollgate.ledger.unknown_outcomes";
+/// Unknown outcomes that were found out, by the way.
+pub const RESOLUTIONS: &str = "tollgate.ledger.resolutions";
+/// Operations that are not settled, by state.
+pub const UNRESOLVED: &str = "tollgate.ledger.unresolved";
 /// Webhook deliveries, by what became of them.
 pub const WEBHOOKS: &str = "tollgate.webhook.deliveries";
 /// Events appended to the feed.
@@ -40,6 +44,10 @@ pub const LABEL_HTTP_STATUS: &str = "http.response.status_code";
 pub const LABEL_ERROR_TYPE: &str = "error.type";
 /// What became of something.
 pub const LABEL_RESULT: &str = "tollgate.result";
+/// Where an operation stands.
+pub const LABEL_STATE: &str = "tollgate.state";
+/// By which way something was found out.
+pub const LABEL_WAY: &str = "tollgate.way";
 /// Which kind of failure.
 pub const LABEL_KIND: &str = "tollgate.kind";
 
@@ -102,6 +110,35 @@ impl Replay {
         match self {
             Self::Success => "success",
             Self::Refusal => "refusal",
+        }
+    }
+}
+
+/// How an unknown outcome was found out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// A caller sent the same again.
+    Resend,
+    /// A look at Stripe.
+    Look,
+    /// An event.
+    Event,
+    /// An operator's word.
+    Operator,
+}
+
+impl Way {
+    /// All values.
+    pub const ALL: [Self; 4] = [Self::Resend, Self::Look, Self::Event, Self::Operator];
+
+    /// The label value.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Resend => "resend",
+            Self::Look => "look",
+            Self::Event => "event",
+            Self::Operator => "operator",
         }
     }
 }

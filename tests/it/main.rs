@@ -21,6 +21,7 @@ mod log;
 mod prove;
 mod readme;
 mod refunds;
+mod resolve;
 mod rig;
 mod stream;
 mod trace;

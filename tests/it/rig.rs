@@ -20,6 +20,7 @@ use tonic::{Request, Status};
 pub(crate) const KEY: &str = "sk_test_rig";
 pub(crate) const SECRET: &str = "whsec_rig_secret_for_tests";
 pub(crate) const TOKEN: &str = "token-of-the-rig-caller";
+pub(crate) const OPERATOR_TOKEN: &str = "token-of-the-rig-operator";
 
 /// Everything that a test needs.
 pub(crate) struct Rig {
@@ -88,6 +89,11 @@ impl Rig {
     /// The wire of the caller that is configured.
     pub(crate) fn wire(&self) -> Wire {
         InterceptedService::new(self.channel.clone(), Token(TOKEN))
+    }
+
+    /// The wire of the operator that is configured.
+    pub(crate) fn operator(&self) -> Wire {
+        InterceptedService::new(self.channel.clone(), Token(OPERATOR_TOKEN))
     }
 
     /// A connection without a token.
@@ -166,6 +172,9 @@ webhook = "127.0.0.1:0"
 ops = "127.0.0.1:0"
 [callers.rig]
 token = "{TOKEN}"
+[callers.operator]
+token = "{OPERATOR_TOKEN}"
+admin = true
 "#,
         data.path().join("data").display()
     );

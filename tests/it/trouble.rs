@@ -135,9 +135,8 @@ async fn a_gateway_that_slept_for_a_day_does_not_send_again() {
     let status = call.await.unwrap().unwrap_err();
     assert_eq!(reason(&status), "OUTCOME_UNKNOWN", "{status:?}");
     let mut refunds = RefundServiceClient::new(rig.wire());
-    let status = refunds.create_refund(refund(&payment)).await.unwrap_err();
-    assert_eq!(reason(&status), "OPERATION_NEEDS_OPERATOR", "{status:?}");
-    assert_eq!(rig.refunds_made(), 1);
+    refunds.create_refund(refund(&payment)).await.unwrap();
+    assert_eq!(rig.refunds_made(), 1, "it was found and not made again");
 }
 
 #[tokio::test]

@@ -1,0 +1,123 @@
+//! Reads at Stripe what came of changes whose outcome is unknown. Sends nothing but reads; when to look is the
+//! resolver's and the caller's business, what follows is the ledger's.
+
+use tokio::time::{Instant, timeout_at};
+
+use super::call::Gateway;
+use super::lookup::{Question, Step};
+use crate::audit::{self, Phase};
+use crate::contract::{Effect, Spec};
+use crate::domain::caller::Caller;
+use crate::domain::operation::Operation;
+use crate::domain::planted;
+use crate::ledger::{self, Finding, Hold, Settled, Verdict};
+use crate::telemetry::names::Way;
+
+/// Who works on the gateway's own behalf, in audit records; no configured caller can have the name.
+const OWN_NAME: &str = "(gateway)";
+/// The method that the records of such work name.
+const OWN_RPC: &str = "tollgate.v1.AdminService/ResolveOperation";
+
+/// What a look came to.
+#[derive(Debug)]
+pub(super) struct Looked {
+    /// What is known of the operation now.
+    pub verdict: Verdict,
+    /// What was found, in a sentence for an operator.
+    pub finding: String,
+    /// Requests that it took.
+    pub reads: u32,
+}
+
+impl Gateway {
+    /// Looks at Stripe what came of the operation, and puts on record what that proves.
+    ///
+    /// # Errors
+    /// When the outcome cannot be put on record; the operation stays as it was.
+    pub(super) async fn look(
+        &self,
+        hold: Hold,
+        audit: audit::Record,
+        deadline: Option<Instant>,
+    ) -> Result<Looked, ledger::Error> {
+        planted::point("resolve-before-read");
+        let (finding, reads) = self.read_effect(&hold, deadline).await;
+        planted::point("resolve-after-read");
+        let said = sentence(&finding);
+        let verdict = self.ledger.found(hold, finding, audit).await?;
+        if let Verdict::Settled(settled) = &verdict {
+            self.metrics.resolved(Way::Look);
+            let outcome = word(settled);
+            tracing::info!(outcome, reads, "an unknown outcome was found out by looking");
+        }
+        Ok(Looked { verdict, finding: said, reads })
+    }
+
+    /// Reads until it is found out, or the deadline passes.
+    async fn read_effect(&self, hold: &Hold, deadline: Option<Instant>) -> (Finding, u32) {
+        let undecided = |why: &str| (Finding::Undecided { why: why.to_owned(), found: Vec::new() }, 0);
+        let record = hold.record();
+        let (Some(spec), Some(outgoing)) = (hold.spec(), record.outgoing()) else {
+            return undecided("this version does not know the method any more");
+        };
+        let stamp = record.operation.hash().to_string();
+        let Some(mut question) = Question::of(spec, outgoing, stamp, record.first_sent_ms) else {
+            return undecided("the method names no way to look");
+        };
+        let mut reads = 0;
+        let mut next = question.first();
+        loop {
+            let sending = self.stripe.send(&next, deadline);
+            let sent = match deadline {
+                Some(deadline) => timeout_at(deadline, sending).await.ok(),
+                None => Some(sending.await),
+            };
+            reads += sent.as_ref().map_or(1, |sent| u32::try_from(sent.requests()).unwrap_or_default());
+            match question.take(sent.as_ref().and_then(|sent| sent.last())) {
+                Step::Read(request) => next = *request,
+                Step::Done(finding) => return (finding, reads),
+            }
+        }
+    }
+
+    /// A record of what the gateway does of its own accord about an operation.
+    pub(super) fn own_record(&self, operation: &Operation) -> audit::Record {
+        let caller =
+            Caller { name: OWN_NAME.to_owned(), namespace: operation.namespace.clone(), admin: false };
+        let mut record = self.auditor.record(Phase::Outcome, &caller, OWN_RPC);
+        record.account = Some(self.account.id.clone());
+        record.mode = Some(self.account.mode);
+        record.concern(operation);
+        record
+    }
+}
+
+/// Whether looking can help at all: what may safely exist twice is made again instead.
+pub(super) fn worth_looking(spec: &Spec) -> bool {
+    spec.lookup.is_some() && spec.effect != Effect::Repeatable
+}
+
+/// What was found, for an operator.
+fn sentence(finding: &Finding) -> String {
+    match finding {
+        Finding::Effected(success) => match &success.object_id {
+            Some(id) => format!("it took effect: `{id}`"),
+            None => "it took effect".to_owned(),
+        },
+        Finding::Absent { found } if found.is_empty() => "no effect was found".to_owned(),
+        Finding::Absent { found } => {
+            format!("no effect was found; objects made since that are not its effect: {}", found.len())
+        }
+        Finding::Undecided { why, .. } => format!("looking did not decide it: {why}"),
+        Finding::Unread { why } => format!("Stripe could not be read: {why}"),
+    }
+}
+
+/// One word for a settled outcome.
+pub(super) fn word(settled: &Settled) -> &'static str {
+    match settled {
+        Settled::Succeeded(_) => "succeeded",
+        Settled::Refused(_) => "refused",
+        Settled::NotExecuted(_) => "not_executed",
+    }
+}

@@ -1,0 +1,155 @@
+//! Lets Stripe's events settle what they prove: reads the event log once, in order, from a durable place, and hands the
+//! ledger every event that names one of its operations.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::call::Gateway;
+use crate::contract;
+use crate::domain::drain::Drain;
+use crate::domain::limits::METADATA_STAMP;
+use crate::domain::operation::OperationHash;
+use crate::domain::planted;
+use crate::events::{self, Bookmark, Envelope, snapshot};
+use crate::gateway::lookup::stamp_of;
+use crate::ledger::{self, EventProof, Proved, Turn};
+use crate::store::StoredEvent;
+use crate::telemetry::names::Way;
+
+/// Under which name the place in the event log is kept.
+const BOOKMARK: &str = "settler";
+/// Pause before an event is tried again whose operation is in flight, or after a failure of the store.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// The background task of one gateway.
+#[derive(Debug)]
+pub struct Settler {
+    gateway: Arc<Gateway>,
+}
+
+/// Why the settler stopped at an event.
+#[derive(Debug, thiserror::Error)]
+enum Stop {
+    #[error("the operation is in flight")]
+    InFlight,
+    #[error(transparent)]
+    Ledger(#[from] ledger::Error),
+    #[error(transparent)]
+    Events(#[from] events::Error),
+}
+
+impl Settler {
+    /// A settler that has not read anything yet.
+    #[must_use]
+    pub fn new(gateway: Arc<Gateway>) -> Self {
+        Self { gateway }
+    }
+
+    /// Works until the gateway goes down. An event that was dealt with is dealt with again after a crash at worst.
+    pub async fn run(self, drain: Drain) {
+        let mut bookmark = None;
+        loop {
+            let step = async {
+                let bookmark = match &mut bookmark {
+                    Some(bookmark) => bookmark,
+                    none => none.insert(Bookmark::open(self.gateway.feed.clone(), BOOKMARK).await?),
+                };
+                self.batch(bookmark).await
+            };
+            let stopped = tokio::select! {
+                biased;
+                () = drain.begun() => return,
+                step = step => step.err(),
+            };
+            match stopped {
+                None => continue,
+                Some(Stop::InFlight) => {}
+                Some(error) => tracing::warn!(%error, "events could not be taken as proof; trying again"),
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    async fn batch(&self, bookmark: &mut Bookmark) -> Result<(), Stop> {
+        let events = bookmark.next().await?;
+        let mut stopped = Ok(());
+        for stored in &events {
+            stopped = self.event(stored).await;
+            if stopped.is_err() {
+                break;
+            }
+            bookmark.advance(stored.position);
+        }
+        bookmark.keep().await?;
+        stopped
+    }
+
+    async fn event(&self, stored: &StoredEvent) -> Result<(), Stop> {
+        let json = &stored.event.json;
+        let Ok(envelope) = Envelope::parse(json) else { return Ok(()) };
+        let account = &envelope.connected_account;
+        let (Some(object), true) =
+            (snapshot(json), account.is_empty() || *account == self.gateway.account.id)
+        else {
+            return Ok(());
+        };
+        if let Some(hash) = self.gateway.ledger.holder_of(&envelope.idempotency_key) {
+            self.prove(hash, &envelope, object).await?;
+        }
+        if json.contains(METADATA_STAMP) {
+            self.turn(&envelope, object).await?;
+        }
+        Ok(())
+    }
+
+    /// An event that one of our requests caused.
+    async fn prove(&self, hash: OperationHash, envelope: &Envelope, object: &str) -> Result<(), Stop> {
+        let Some(entry) = self.gateway.ledger.entry(hash).await? else { return Ok(()) };
+        let proof = EventProof {
+            event_id: envelope.id.clone(),
+            kind: envelope.kind.clone(),
+            idempotency_key: envelope.idempotency_key.clone(),
+            object: object.to_owned(),
+            api_version: envelope.api_version.clone(),
+        };
+        planted::point("prove-before");
+        let audit = self.gateway.own_record(&entry.record.operation);
+        match self.gateway.ledger.prove(hash, &proof, audit).await? {
+            Proved::InFlight => return Err(Stop::InFlight),
+            Proved::Settled { later_sent } => {
+                self.gateway.metrics.resolved(Way::Event);
+                tracing::info!(operation = %hash, event = envelope.id, "an event told an unknown outcome");
+                if later_sent {
+                    tracing::error!(operation = %hash, event = envelope.id, "an earlier try took effect, and a later one was sent too");
+                }
+            }
+            Proved::NotOurs | Proved::Nothing => {}
+        }
+        planted::point("prove-durable");
+        Ok(())
+    }
+
+    /// A later state of an object that one of our operations made.
+    async fn turn(&self, envelope: &Envelope, object: &str) -> Result<(), Stop> {
+        let made_by =
+            serde_json::from_str(object).ok().and_then(|object| OperationHash::parse(stamp_of(&object)?));
+        let Some(hash) = made_by else { return Ok(()) };
+        let Some(entry) = self.gateway.ledger.entry(hash).await? else { return Ok(()) };
+        let spec = contract::by_ledger_name(&entry.record.operation.rpc);
+        if !spec.is_some_and(|spec| spec.turned_by.contains(&envelope.kind.as_str())) {
+            return Ok(());
+        }
+        let turn = Turn {
+            event_id: envelope.id.clone(),
+            kind: envelope.kind.clone(),
+            created_s: envelope.created_s,
+            object: object.to_owned(),
+            api_version: envelope.api_version.clone(),
+        };
+        let audit = self.gateway.own_record(&entry.record.operation);
+        match self.gateway.ledger.turn(hash, &turn, audit).await? {
+            Proved::InFlight => Err(Stop::InFlight),
+            Proved::Settled { .. } | Proved::NotOurs | Proved::Nothing => Ok(()),
+        }
+    }
+}
