@@ -134,7 +134,7 @@ impl Store {
     }
 
     /// Operations after `after`, in the order of their hashes, whose newest record is listed; at most `count_max`, and
-    /// fewer when some left the list meanwhile: `after` the last of them goes on, and only an empty answer is the end.
+    /// fewer when some leave the list meanwhile. Only an empty answer is the end.
     ///
     /// # Errors
     /// [`Error::Uncertain`] while it is not known whether some operation's last write is stored; whatever the disk says.
@@ -143,18 +143,16 @@ impl Store {
         after: Option<OperationHash>,
         count_max: usize,
     ) -> Result<Vec<StoredOperation>, Error> {
-        let page = self.shared.tail().listed(after, count_max)?;
-        let read = move |connection: &rusqlite::Connection| {
-            let mut found = Vec::with_capacity(page.len());
-            for (hash, record) in page {
-                match record {
-                    Some(record) => found.push(StoredOperation { hash, record }),
-                    None => found.extend(query::listed(connection, hash)?),
-                }
+        let mut after = after;
+        loop {
+            let page = self.shared.tail().listed(after, count_max)?;
+            let Some((last, _)) = page.last() else { return Ok(Vec::new()) };
+            after = Some(*last);
+            let found = self.searchers.read(move |connection| query::listed(connection, page)).await?;
+            if !found.is_empty() {
+                return Ok(found);
             }
-            Ok(found)
-        };
-        self.searchers.read(read).await
+        }
     }
 
     /// Newest records after `sequence` (0 for all) that are not listed, in the order they were written, at most

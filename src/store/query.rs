@@ -4,7 +4,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, Rows, params};
 
 use super::commit::{number, stored};
 use super::rows::{AuditRow, JournalRow, NewEvent, StoredAudit, StoredEvent, StoredOperation};
-use super::tail::INDEXED;
+use super::tail::{INDEXED, Listed};
 use crate::domain::clock::UnixMillis;
 use crate::domain::operation::OperationHash;
 
@@ -18,18 +18,22 @@ pub(super) fn operation(connection: &Connection, hash: &OperationHash) -> rusqli
         .optional()
 }
 
-/// The indexed record of an operation if it is listed.
-pub(super) fn listed(
-    connection: &Connection,
-    hash: OperationHash,
-) -> rusqlite::Result<Option<StoredOperation>> {
-    connection
-        .prepare_cached(
-            "SELECT record FROM operation_index JOIN journal USING (seq)
-             WHERE operation_index.operation = ?1 AND listed",
-        )?
-        .query_row([hash.0], |row| Ok(StoredOperation { hash, record: row.get(0)? }))
-        .optional()
+/// The operations with their records, which are read where only the index can tell; without those that have left the
+/// list meanwhile.
+pub(super) fn listed(connection: &Connection, page: Vec<Listed>) -> rusqlite::Result<Vec<StoredOperation>> {
+    let mut indexed = connection.prepare_cached(
+        "SELECT record FROM operation_index JOIN journal USING (seq)
+         WHERE operation_index.operation = ?1 AND listed",
+    )?;
+    let mut found = Vec::with_capacity(page.len());
+    for (hash, record) in page {
+        let record = match record {
+            Some(record) => Some(record),
+            None => indexed.query_row([hash.0], |row| row.get(0)).optional()?,
+        };
+        found.extend(record.map(|record| StoredOperation { hash, record }));
+    }
+    Ok(found)
 }
 
 /// Records after `sequence` that are not listed, at most `count_max`: of the rows that the index knows, each that is
@@ -103,6 +107,14 @@ pub(super) fn event(connection: &Connection, id: &str, head: u64) -> rusqlite::R
         .optional()
 }
 
+/// The first event after a position.
+pub(super) fn next_event(connection: &Connection, position: i64) -> rusqlite::Result<Option<StoredEvent>> {
+    connection
+        .prepare_cached("SELECT * FROM events WHERE position > ?1 ORDER BY position LIMIT 1")?
+        .query_row([position], event_of)
+        .optional()
+}
+
 /// The event at this position.
 pub(super) fn event_at(connection: &Connection, position: i64) -> rusqlite::Result<Option<StoredEvent>> {
     connection
@@ -165,6 +177,14 @@ pub(super) fn audit_before(
         .prepare_cached("SELECT * FROM audit WHERE seq < ?1 ORDER BY seq DESC LIMIT ?2")?
         .query_map(params![stored(sequence), limit(count_max)], audit_of)?
         .collect()
+}
+
+/// The first audit record after a sequence.
+pub(super) fn next_audit(connection: &Connection, sequence: i64) -> rusqlite::Result<Option<StoredAudit>> {
+    connection
+        .prepare_cached("SELECT * FROM audit WHERE seq > ?1 ORDER BY seq LIMIT 1")?
+        .query_row([sequence], audit_of)
+        .optional()
 }
 
 /// One audit record.

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use rusqlite::{Connection, Transaction, params};
 use sha2::{Digest as _, Sha256};
 
-use super::commit::{Failure, Last, counter, set_counter, transact};
+use super::commit::{Failure, Last, counter, set_counter, stored, transact};
 use super::limits::{TERMS_BUCKET_ROWS, TERMS_BYTES_MAX};
 use super::query;
 use super::rows::{NewEvent, StoredAudit, StoredEvent};
@@ -95,13 +95,13 @@ impl Terms {
     /// Indexes the next rows of each log, at most `rows_max` of each, and answers how far the index reaches now.
     pub(super) fn pass(self, connection: &mut Connection, rows_max: usize) -> Result<Reached, Failure> {
         transact(connection, |transaction| {
-            let audit = advance(transaction, Log::Audit, rows_max, |seq| {
-                let row = query::audit(transaction, seq)?;
-                Ok(row.map(|row| (row.row.bytes(), self.of_audit(&row))))
+            let audit = advance(transaction, Log::Audit, rows_max, |after| {
+                let row = query::next_audit(transaction, after)?;
+                Ok(row.map(|row| (stored(row.sequence), row.row.bytes(), self.of_audit(&row))))
             })?;
-            let events = advance(transaction, Log::Events, rows_max, |seq| {
-                let row = query::event_at(transaction, seq)?;
-                Ok(row.map(|row| (row.event.json.len(), (self.event)(&row.event))))
+            let events = advance(transaction, Log::Events, rows_max, |after| {
+                let row = query::next_event(transaction, after)?;
+                Ok(row.map(|row| (stored(row.position), row.event.json.len(), (self.event)(&row.event))))
             })?;
             planted::point("terms-rows");
             Ok(Reached { audit, events })
@@ -174,20 +174,19 @@ impl Terms {
     }
 }
 
-/// Indexes rows of one log, which `read` answers with their bytes and terms, as long as there are any within the limits.
-/// The entries go in sorted, so that neighbours share their pages.
+/// Indexes rows of one log within the limits; `next` answers the place, bytes and terms of the row after a place. The
+/// entries go in sorted, so that neighbours share their pages.
 fn advance(
     transaction: &Transaction<'_>,
     log: Log,
     rows_max: usize,
-    read: impl Fn(i64) -> rusqlite::Result<Option<(usize, Vec<String>)>>,
+    next: impl Fn(i64) -> rusqlite::Result<Option<(i64, usize, Vec<String>)>>,
 ) -> rusqlite::Result<i64> {
     // Not from memory: a pass that seemed to fail may have happened.
     let mut reached = counter(transaction, log.indexed())?;
     let (mut bytes, mut entries) = (0_usize, BTreeSet::new());
     for _ in 0..rows_max {
-        let seq = reached + 1;
-        let Some((row_bytes, terms)) = read(seq)? else { break };
+        let Some((seq, row_bytes, terms)) = next(reached)? else { break };
         entries.extend(terms.iter().map(|term| log.entry(seq, term)));
         reached = seq;
         bytes = bytes.saturating_add(row_bytes);

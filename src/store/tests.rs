@@ -281,3 +281,19 @@ async fn searches_that_take_long_do_not_stall_look_ups() {
     drop(ends);
     assert_eq!(store.audit_after(0, 9).await.unwrap().len(), 1);
 }
+
+#[tokio::test]
+async fn a_page_whose_operations_have_all_left_the_list_is_not_the_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path(), terms()).unwrap();
+    for number in [1, 2] {
+        let row = OperationRow { hash: hash(number), record: b"open".to_vec(), listed: true };
+        store.commit(Batch { operations: vec![row], ..Batch::default() }).await.unwrap();
+    }
+    on_writer(&store, |writer| writer.index(9)).await;
+    // As if it left between the look at the list and the look at the record.
+    sql_on_writer(&store, "UPDATE journal SET listed = 0 WHERE seq = 1").await;
+    let found = store.listed(None, 1).await.unwrap();
+    assert_eq!(found.iter().map(|row| row.hash).collect::<Vec<_>>(), [hash(2)]);
+    assert!(store.listed(Some(hash(2)), 1).await.unwrap().is_empty());
+}
