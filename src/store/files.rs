@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use super::error::Error;
@@ -40,8 +40,7 @@ impl Folder {
         let database = dir.join(DATABASE);
         // SQLite gives its own files beside the database the mode of the database.
         drop(private_file(&database).map_err(failed)?);
-        // The name of a new file is durable only once its folder is.
-        File::open(dir).and_then(|folder| folder.sync_all()).map_err(failed)?;
+        sync_names(dir).map_err(failed)?;
         Ok(Self { database, lock })
     }
 }
@@ -52,4 +51,20 @@ fn private_file(path: &Path) -> io::Result<File> {
         OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(FILE_MODE).open(path)?;
     fs::set_permissions(path, Permissions::from_mode(FILE_MODE))?;
     Ok(file)
+}
+
+/// A new name is durable only once the folder that holds it is synced: the files' in `dir`, its own and those above it,
+/// which an earlier process may have made and not lived to sync. Folders that this process may not read are not its work.
+fn sync_names(dir: &Path) -> io::Result<()> {
+    let dir = dir.canonicalize()?;
+    let device = dir.metadata()?.dev();
+    for folder in dir.ancestors() {
+        match File::open(folder) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+            Err(error) => return Err(error),
+            Ok(folder) if folder.metadata()?.dev() != device => break,
+            Ok(folder) => folder.sync_all()?,
+        }
+    }
+    Ok(())
 }
