@@ -129,6 +129,9 @@ fn migrate(connection: &mut Connection) -> Result<(), Error> {
 /// restart would find. Copying it into the database writes and syncs all that is shown anew; the commit after it starts
 /// the log over, which puts out what is hidden. It also proves that the disk takes writes.
 fn make_sure(connection: &Connection) -> Result<(), Error> {
+    if planted::active("recovery-unsynced") {
+        return Ok(());
+    }
     let busy: bool = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
     if busy {
         return Err(Error::Busy);
