@@ -18,6 +18,7 @@ mod files;
 mod golden;
 mod layers;
 mod log;
+mod power;
 mod prove;
 mod readme;
 mod refunds;
