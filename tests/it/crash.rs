@@ -163,14 +163,14 @@ impl Run {
     }
 }
 
-async fn start_sandbox(seed: u64) -> Handle {
+pub(crate) async fn start_sandbox(seed: u64) -> Handle {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let options = Options { seed, ..Options::new(KEY, Arc::new(SystemClock::new())) };
     Sandbox::start(listener, options).await.unwrap()
 }
 
 /// What the load works on.
-fn stock(control: &Control) -> Stock {
+pub(crate) fn stock(control: &Control) -> Stock {
     let make = |event: &str, count: usize| -> Vec<String> {
         let ids = (0..count).map(|_| control.trigger(event).unwrap()["id"].as_str().unwrap().to_owned());
         ids.collect()
@@ -244,7 +244,7 @@ async fn live(gateway: &mut Gateway, control: &Control, random: &mut Random) {
 }
 
 /// Lets the sandbox send every webhook that it still has.
-async fn deliver_all(control: &Control) {
+pub(crate) async fn deliver_all(control: &Control) {
     for look in 0..STEPS_MAX * LOOKS_PER_STEP {
         if control.undelivered() == 0 {
             return;

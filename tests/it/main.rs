@@ -13,6 +13,7 @@
 mod commands;
 mod conformance;
 mod crash;
+mod disk;
 mod events;
 mod files;
 mod golden;

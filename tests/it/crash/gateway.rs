@@ -75,6 +75,11 @@ log = "warn"
         Self { binary, planted, folder: folder.to_owned(), grpc, webhook, child: None, kills: 0 }
     }
 
+    /// The running process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.as_ref().unwrap().id()
+    }
+
     pub(crate) fn data(&self) -> PathBuf {
         self.folder.join("data")
     }
