@@ -5,7 +5,9 @@ use prost_reflect::{DynamicMessage, Kind, MessageDescriptor};
 
 use super::Result;
 use super::form::placeholders;
-use super::model::{Contract, Method, Service, Shape, is_resource, number, rust, shape, text, texts};
+use super::model::{
+    Contract, Method, Service, Shape, is_resource, number, numbers, rust, shape, text, texts,
+};
 
 /// The types of one service's annotated RPCs.
 pub(crate) fn service(service: &Service) -> Result<String> {
@@ -71,7 +73,9 @@ fn spec(method: &Method, stripe: &DynamicMessage, effect: i64, verb: &str, path:
         .map(|(name, value)| format!("({name:?}, {value:?})"))
         .collect();
     Ok(format!(
-        "Spec {{ service: {service:?}, rpc: {rpc:?}, ledger_name: {ledger_name:?}, verb: Verb::{verb}, path: {path:?}, host: Host::{host}, effect: Effect::{effect}, lookup: {lookup}, settled_by: &{settled:?}, turned_by: &{turned:?}, paging: {paging}, object: {object:?}, fixed: &[{fixed}], stamped: {stamped} }}",
+        "Spec {{ service: {service:?}, rpc: {rpc:?}, ledger_name: {ledger_name:?}, verb: Verb::{verb}, path: {path:?}, host: Host::{host}, effect: Effect::{effect}, lookup: {lookup}, settled_by: &{settled:?}, turned_by: &{turned:?}, paging: {paging}, object: {object:?}, fixed: &[{fixed}], stamped: {stamped}, guards: &[{guards}], stages: {stages} }}",
+        guards = guards(stripe),
+        stages = stages(stripe),
         host = if number(stripe, "host") == Some(1) { "Files" } else { "Api" },
         effect = ["", "Read", "Write", "Money", "Repeatable"][effect as usize],
         lookup = lookup(stripe),
@@ -84,6 +88,26 @@ fn spec(method: &Method, stripe: &DynamicMessage, effect: i64, verb: &str, path:
             && verb == "Post"
             && input.get_field_by_name("metadata").is_some(),
     ))
+}
+
+fn guards(stripe: &DynamicMessage) -> String {
+    let names = ["", "Guard::OverRefund", "Guard::OpenDispute"];
+    numbers(stripe, "guards")
+        .into_iter()
+        .filter_map(|guard| names.get(guard).copied())
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+fn stages(stripe: &DynamicMessage) -> String {
+    match stripe.get_field_by_name("stages").as_deref().and_then(|stages| stages.as_message()) {
+        Some(stages) if stripe.has_field_by_name("stages") => format!(
+            "Some(Stages {{ settled: &{:?}, terminal: &{:?} }})",
+            texts(stages, "settled"),
+            texts(stages, "terminal")
+        ),
+        _ => "None".to_owned(),
+    }
 }
 
 fn lookup(stripe: &DynamicMessage) -> String {
@@ -113,6 +137,7 @@ fn local(input: &MessageDescriptor) -> String {
         ("view", "full: request.view == crate::proto::v1::View::Full as i32"),
         ("page_size", "page_size: request.page_size"),
         ("page_token", "page_token: &request.page_token"),
+        ("wait", "wait: crate::proto::v1::Wait::try_from(request.wait).unwrap_or_default()"),
     ];
     let (set, unset): (Vec<_>, Vec<_>) = parts.into_iter().partition(|(name, _)| has(name));
     let mut fields: Vec<&str> = set.into_iter().map(|(_, field)| field).collect();

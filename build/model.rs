@@ -208,6 +208,16 @@ pub(crate) fn texts(message: &DynamicMessage, field: &str) -> Vec<String> {
     }
 }
 
+/// Numbers of a repeated enum field of an option message.
+pub(crate) fn numbers(message: &DynamicMessage, field: &str) -> Vec<usize> {
+    match message.get_field_by_name(field).as_deref() {
+        Some(Value::List(values)) => {
+            values.iter().filter_map(|value| usize::try_from(value.as_enum_number()?).ok()).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
 /// Text of a string field of an option message; empty when unset.
 pub(crate) fn text(message: &DynamicMessage, field: &str) -> String {
     message.get_field_by_name(field).and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()

@@ -40,6 +40,8 @@ pub struct Config {
     pub feed: Feed,
     /// The audit log.
     pub audit: Audit,
+    /// What is doubted about a refund.
+    pub guards: Guards,
     /// Logs and traces.
     pub telemetry: Telemetry,
 }
@@ -111,6 +113,27 @@ pub struct Audit {
 /// An Ed25519 private key; it does not show in its `Debug` form.
 #[derive(Clone, Debug)]
 pub struct SigningKey(pub Arc<SecretBox<[u8; 32]>>);
+
+/// What follows from a doubt about a refund, doubt by doubt.
+#[derive(Clone, Copy, Debug)]
+pub struct Guards {
+    /// More would go back than was paid.
+    pub over_refund: GuardMode,
+    /// The payment is disputed.
+    pub open_dispute: GuardMode,
+}
+
+/// What follows from a doubt.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum GuardMode {
+    /// It is not looked into.
+    Off,
+    /// The refund is sent, and the answer speaks of it.
+    #[default]
+    Advise,
+    /// The refund is not sent.
+    Refuse,
+}
 
 /// Logs and traces.
 #[derive(Clone, Debug)]

@@ -6,6 +6,7 @@ mod call;
 mod context;
 mod events;
 mod fault;
+mod guard;
 mod lookup;
 mod mutate;
 mod operation;
@@ -19,6 +20,7 @@ mod resolver;
 mod settler;
 mod trail;
 mod upload;
+mod wait;
 
 pub use call::Gateway;
 pub use context::{Account, Context};

@@ -23,7 +23,7 @@ use crate::domain::caller::Caller;
 use crate::domain::clock::Clock;
 use crate::domain::drain::{Drain, Trigger};
 use crate::domain::fingerprint::HashKey;
-use crate::domain::limits::UPLOADS_AT_ONCE_MAX;
+use crate::domain::limits::{UPLOADS_AT_ONCE_MAX, WAITS_AT_ONCE_MAX};
 use crate::domain::operation::Mode;
 use crate::domain::planted;
 use crate::events::{self, Feed};
@@ -138,6 +138,7 @@ pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Running, Err
     let strangers = Strangers::default();
     let (audit_log, notarized) = audit_log::start(&config, &store, &auditor, &strangers, &metrics).await?;
     let open_changes = Arc::default();
+    let (trigger, drain) = Drain::channel();
     let gateway = Gateway {
         ledger: Ledger::new(store.clone(), Arc::clone(&clock), key),
         stripe: client,
@@ -148,8 +149,10 @@ pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Running, Err
         account: account.clone(),
         metrics: metrics.clone(),
         open_changes: Arc::clone(&open_changes),
+        guards: config.guards,
+        waits: Arc::new(Semaphore::new(WAITS_AT_ONCE_MAX)),
+        drain: drain.clone(),
     };
-    let (trigger, drain) = Drain::channel();
     let readiness = ops::Readiness::default();
     let left = gateway.ledger.recover().await?;
     tracing::info!(unknown = left.unknown, needs_operator = left.needs_operator, "the ledger was read");

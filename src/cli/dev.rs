@@ -19,7 +19,9 @@ use super::output::write_line;
 use super::sandbox::bind;
 use super::serve::{start_telemetry, stop};
 use super::signal::stop_signal;
-use crate::config::{Audit, CallerConfig, Config, Feed, Listen, LogFormat, Stripe, Telemetry, Webhook};
+use crate::config::{
+    Audit, CallerConfig, Config, Feed, GuardMode, Guards, Listen, LogFormat, Stripe, Telemetry, Webhook,
+};
 use crate::domain::clock::{Clock, SystemClock};
 use crate::domain::operation::Mode;
 use crate::sandbox::{Handle, Options, Sandbox, WebhookTarget};
@@ -134,6 +136,7 @@ fn config(home: &Home, kept: &Kept, ports: Ports, stripe: String, telemetry: Tel
         callers: vec![caller],
         feed: Feed { checkpoint_interval: Duration::from_secs(15) },
         audit: Audit { checkpoint_file: None, signing_key: None, retention_days: 396 },
+        guards: Guards { over_refund: GuardMode::Advise, open_dispute: GuardMode::Advise },
         telemetry,
     }
 }

@@ -13,7 +13,10 @@ use secrecy::{ExposeSecret as _, SecretBox, SecretString};
 use super::fault::Faults;
 use super::keys::{self, Shape};
 use super::layers::Values;
-use super::{Audit, CallerConfig, Config, Feed, Listen, LogFormat, SigningKey, Stripe, Telemetry, Webhook};
+use super::{
+    Audit, CallerConfig, Config, Feed, GuardMode, Guards, Listen, LogFormat, SigningKey, Stripe, Telemetry,
+    Webhook,
+};
 use crate::domain::operation::Mode;
 
 /// Shortest bearer token, in characters.
@@ -47,6 +50,8 @@ impl Reader<'_> {
         let data = self.required("data", |text| non_empty(text).map(Into::into));
         let checkpoint_interval = self.seconds("feed.checkpoint_interval_s");
         let audit = self.audit();
+        let over_refund = self.required("guards.over_refund", parse_guard_mode);
+        let open_dispute = self.required("guards.open_dispute", parse_guard_mode);
         let telemetry = self.telemetry();
         Some(Config {
             mode: mode?,
@@ -57,6 +62,7 @@ impl Reader<'_> {
             callers,
             feed: Feed { checkpoint_interval: checkpoint_interval? },
             audit: audit?,
+            guards: Guards { over_refund: over_refund?, open_dispute: open_dispute? },
             telemetry: telemetry?,
         })
     }
@@ -294,6 +300,15 @@ fn parse_otlp_endpoint(text: &str) -> Result<String, String> {
         _ => {
             Err("must begin with `http://`; run a collector beside the gateway that speaks TLS for it".into())
         }
+    }
+}
+
+fn parse_guard_mode(text: &str) -> Result<GuardMode, String> {
+    match text {
+        "off" => Ok(GuardMode::Off),
+        "advise" => Ok(GuardMode::Advise),
+        "refuse" => Ok(GuardMode::Refuse),
+        _ => Err(format!("`{text}` is none of `off`, `advise`, `refuse`")),
     }
 }
 

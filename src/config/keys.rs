@@ -197,6 +197,22 @@ pub const KEYS: &[Key] = &[
         about: "How long audit records are kept; their hashes stay for good.",
     },
     Key {
+        path: "guards.over_refund",
+        variable: "TOLLGATE_GUARDS_OVER_REFUND",
+        shape: Shape::Choice(&["off", "advise", "refuse"]),
+        default: "advise",
+        since: "0.2.0",
+        about: "What follows when, by the event log, a refund would give back more than was paid: nothing, a word in the answer, or a refusal.",
+    },
+    Key {
+        path: "guards.open_dispute",
+        variable: "TOLLGATE_GUARDS_OPEN_DISPUTE",
+        shape: Shape::Choice(&["off", "advise", "refuse"]),
+        default: "advise",
+        since: "0.2.0",
+        about: "What follows when, by the event log, the payment to refund is disputed.",
+    },
+    Key {
         path: "telemetry.otlp_endpoint",
         variable: "TOLLGATE_OTLP_ENDPOINT",
         shape: Shape::Url,

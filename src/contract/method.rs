@@ -3,7 +3,7 @@
 use super::decode::{Reply, Undecodable};
 use super::form::Form;
 use super::violations::Check;
-use crate::proto::v1::OperationRef;
+use crate::proto::v1::{OperationRef, Wait};
 
 /// One annotated RPC, as a type. All implementations are generated.
 pub trait Method: 'static {
@@ -42,6 +42,8 @@ pub struct Local<'a> {
     pub page_size: i32,
     /// Token of the page.
     pub page_token: &'a str,
+    /// How long to wait after the effect.
+    pub wait: Wait,
 }
 
 /// The mapping of one RPC to one Stripe endpoint.
@@ -75,6 +77,10 @@ pub struct Spec {
     pub fixed: &'static [(&'static str, &'static str)],
     /// Whether the object it creates carries the operation's stamp in its metadata.
     pub stamped: bool,
+    /// Doubts that are looked into before it is sent for the first time.
+    pub guards: &'static [Guard],
+    /// How far its object can come after the call; `None` where nobody can wait.
+    pub stages: Option<Stages>,
 }
 
 impl Spec {
@@ -136,6 +142,42 @@ pub enum Effect {
     Money,
     /// May safely exist twice.
     Repeatable,
+}
+
+/// A doubt about a change that gives money back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Guard {
+    /// More would go back than was paid.
+    OverRefund,
+    /// The payment is disputed.
+    OpenDispute,
+}
+
+/// How far an object has come, by the values of its `status`, each list in the order in which an object comes to them.
+#[derive(Clone, Copy, Debug)]
+pub struct Stages {
+    /// Stripe has done its own part.
+    pub settled: &'static [&'static str],
+    /// Nothing more is under way.
+    pub terminal: &'static [&'static str],
+}
+
+impl Stages {
+    /// How far an object with this status has come.
+    #[must_use]
+    pub fn of(&self, status: &str) -> Wait {
+        match () {
+            () if self.terminal.contains(&status) => Wait::Terminal,
+            () if self.settled.contains(&status) => Wait::Settled,
+            () => Wait::Accepted,
+        }
+    }
+
+    /// Which of two states that were seen in one second is the later: the one with the higher number.
+    #[must_use]
+    pub fn order(&self, status: &str) -> usize {
+        self.settled.iter().chain(self.terminal).position(|known| *known == status).map_or(0, |at| at + 1)
+    }
 }
 
 /// How to learn by reading whether an operation took effect.

@@ -73,6 +73,14 @@ pub const SUPERSEDED_PAGE_RECORDS: usize = 256;
 pub const FLIGHT_FOLLOWERS_MAX: usize = 100;
 /// Longest wait for a change in flight when the caller sets no deadline, in milliseconds: one attempt and its pause.
 pub const FLIGHT_WAIT_MS_MAX: u64 = STRIPE_ATTEMPT_MS_MAX + STRIPE_RETRY_MS_MAX;
+/// Longest wait of a caller for what comes of a change that took effect, in milliseconds.
+pub const WAIT_MS_MAX: u64 = 60_000;
+/// How long before the caller's deadline a wait ends, in milliseconds, so that the answer still arrives.
+pub const WAIT_ANSWER_MS: u64 = 250;
+/// Calls that wait at once for what comes of a change; a further one is answered at once.
+pub const WAITS_AT_ONCE_MAX: usize = 256;
+/// Events about one payment that a guard looks at; a payment has a few.
+pub const GUARD_EVENTS_MAX: usize = 1_000;
 /// Events that one step of a reader reads ahead.
 pub const EVENT_BATCH_EVENTS_MAX: usize = 256;
 /// Bytes of JSON that one step of a reader reads ahead, beyond the first event.

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
+
 use super::envelope::Envelope;
 use super::filter::Filter;
 use super::listing::{self, Page, Query};
@@ -143,6 +145,25 @@ impl Feed {
     pub async fn get(&self, account: &str, id: &str) -> Result<Option<StoredEvent>, Error> {
         let found = self.store.event(id).await?;
         Ok(found.filter(|stored| stored.event.account == account))
+    }
+
+    /// Events that concern the object `id`, after `position` in log order, at most `count_max`.
+    ///
+    /// # Errors
+    /// When the store failed.
+    pub async fn about(
+        &self,
+        id: &str,
+        position: u64,
+        count_max: usize,
+    ) -> Result<Vec<StoredEvent>, store::Error> {
+        self.store.events_with(id, position, count_max).await
+    }
+
+    /// The position of the newest event, 0 before the first; it announces every change.
+    #[must_use]
+    pub fn head(&self) -> watch::Receiver<u64> {
+        self.store.events_head()
     }
 
     /// The cursor that stands right behind `position`.

@@ -3,13 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::RwLock;
+use tokio::sync::{RwLock, Semaphore};
 
 use super::context::{Account, Context};
 use super::fault::Fault;
 use crate::audit::{Auditor, Notarized, Phase};
+use crate::config::Guards;
 use crate::contract::{Method, Received};
 use crate::domain::clock::Clock;
+use crate::domain::drain::Drain;
 use crate::events::Feed;
 use crate::ledger::Ledger;
 use crate::stripe::Client;
@@ -36,6 +38,12 @@ pub struct Gateway {
     pub metrics: Metrics,
     /// Held for reading by every change that is under way, so that the end can wait for all of them.
     pub open_changes: Arc<RwLock<()>>,
+    /// What is doubted about a refund, and what follows from a doubt.
+    pub guards: Guards,
+    /// Places for callers who wait for what comes of a change.
+    pub waits: Arc<Semaphore>,
+    /// Ends those waits when the gateway goes away.
+    pub drain: Drain,
 }
 
 /// A call that was answered.

@@ -12,7 +12,8 @@ use super::fault::Fault;
 use super::lookup::{Named, Question};
 use super::prepare::{Prepared, prepare};
 use super::read::undecodable;
-use super::{outcome, refusal};
+use super::wait::Accepted;
+use super::{guard, outcome, refusal};
 use crate::audit::{self, Phase};
 use crate::contract::{Method, Received, Reply, Sensitivity, Spec, Undecodable};
 use crate::domain::limits::METADATA_STAMP;
@@ -30,6 +31,9 @@ struct Effected {
     attempts: i32,
 }
 
+/// The answer to a change, and what it says of the object where it took effect.
+type Carried<R> = (Done<R>, Option<Accepted>);
+
 impl Gateway {
     /// Carries out one change. `build` turns the checked request into what goes to Stripe.
     pub(super) async fn change<M: Method>(
@@ -38,7 +42,7 @@ impl Gateway {
         received: Received<M::Request>,
         build: impl FnOnce(&mut Prepared<'_>, &Account) -> Outgoing + Send + 'static,
     ) -> Result<M::Response, Fault> {
-        let deadline = context.deadline;
+        let (deadline, wait) = (context.deadline, M::local(&received.message).wait);
         let audit = self.record(Phase::Intent, &context, M::SPEC);
         let line =
             self.line(M::SPEC.full_name(), &context, M::local(&received.message).operation, audit.id.clone());
@@ -59,7 +63,11 @@ impl Gateway {
         };
         planted::point("reply-before");
         // A task fails only by a panic, and then what was sent is on record as in flight.
-        self.account_for(&line, answer.unwrap_or_else(|_| Err(outcome::broken())))
+        let answer = match answer.unwrap_or_else(|_| Err(outcome::broken())) {
+            Ok(carried) => Ok(self.answer_when::<M>(wait, carried, deadline).await),
+            Err(fault) => Err(fault),
+        };
+        self.account_for(&line, answer)
     }
 
     async fn to_the_end<M: Method>(
@@ -68,7 +76,7 @@ impl Gateway {
         received: &Received<M::Request>,
         build: impl FnOnce(&mut Prepared<'_>, &Account) -> Outgoing,
         audit: audit::Record,
-    ) -> Result<Done<M::Response>, Fault> {
+    ) -> Result<Carried<M::Response>, Fault> {
         let mut prepared = match prepare::<M>(received, &self.account) {
             Ok(prepared) => prepared,
             Err(fault) => {
@@ -90,16 +98,24 @@ impl Gateway {
             params: prepared.params.pairs(),
             retry_refused: reference.retry_refused,
         };
-        let audit_id = audit.id.clone();
+        let advice = match self.guard(&asked).await {
+            Ok(advice) => advice,
+            Err(fault) => {
+                self.keep_denied(audit, &asked, &fault);
+                return Err(fault);
+            }
+        };
+        let call = CallInfo { audit_id: audit.id.clone(), advice, ..CallInfo::default() };
         if prepared.local.validate_only {
             let preview = self.preview(asked, audit).await?;
-            let call = CallInfo { audit_id, ..CallInfo::default() };
             let reply = Reply { preview: Some(preview), call, ..Reply::default() };
             let response = M::respond(reply).map_err(|error| undecodable(&error, &Answer::default()))?;
-            return Ok(Done { response, replayed: false, attempts: 0, stripe_request_id: None });
+            return Ok((Done { response, replayed: false, attempts: 0, stripe_request_id: None }, None));
         }
-        let effected = self.effect(context, asked, audit).await?;
-        respond::<M>(effected, audit_id)
+        match self.effect(context, asked, audit).await {
+            Ok(effected) => respond::<M>(effected, call),
+            Err(fault) => Err(guard::advised(fault, &call.advice)),
+        }
     }
 
     /// Decides, sends and settles; what comes back took effect.
@@ -241,7 +257,7 @@ impl Subject {
     }
 }
 
-fn respond<M: Method>(effected: Effected, audit_id: String) -> Result<Done<M::Response>, Fault> {
+fn respond<M: Method>(effected: Effected, call: CallInfo) -> Result<Carried<M::Response>, Fault> {
     let Effected { success, replayed, attempts } = effected;
     let answer = || Answer { request_id: success.request_id.clone(), ..Answer::default() };
     let object_id = success.object_id.clone().unwrap_or_default();
@@ -257,13 +273,12 @@ fn respond<M: Method>(effected: Effected, audit_id: String) -> Result<Done<M::Re
         unread(&Undecodable { path: String::new(), expected: "an object", found })
     })?;
     let stripe_request_id = success.request_id.clone();
-    let call = CallInfo {
-        replayed,
-        stripe_request_id: stripe_request_id.clone().unwrap_or_default(),
-        audit_id,
-        attempts,
-    };
-    let reply = Reply { json: Some(&json), call, ..Reply::default() };
+    let stripe_request_id_shown = stripe_request_id.clone().unwrap_or_default();
+    // A doubt that was raised while another call made the change is not about this one.
+    let advice = if replayed { Vec::new() } else { call.advice };
+    let call = CallInfo { replayed, stripe_request_id: stripe_request_id_shown, attempts, advice, ..call };
+    let reply = Reply { json: Some(&json), call: call.clone(), ..Reply::default() };
     let response = M::respond(reply).map_err(|error| unread(&error))?;
-    Ok(Done { response, replayed, attempts, stripe_request_id })
+    let accepted = Accepted { object: json, call };
+    Ok((Done { response, replayed, attempts, stripe_request_id }, Some(accepted)))
 }

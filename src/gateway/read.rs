@@ -41,6 +41,7 @@ impl Gateway {
                 stripe_request_id: answer.request_id.clone().unwrap_or_default(),
                 audit_id: audit_id.to_owned(),
                 attempts,
+                ..CallInfo::default()
             },
             preview: None,
             next_page_token: page::next(prepared.spec, &prepared.params, &json),

@@ -46,6 +46,15 @@ impl Gateway {
         self.keep(&record);
     }
 
+    /// Keeps the record of a change that a rule of the gateway's forbade.
+    pub(super) fn keep_denied(&self, mut record: Record, asked: &ledger::Asked<'_>, fault: &Fault) {
+        record.phase = Phase::Denied;
+        record.concern(&asked.operation);
+        record.params = self.params(&asked.outgoing.template, &asked.outgoing.path, asked.params);
+        record.outcome = Some(outcome(fault));
+        self.keep(&record);
+    }
+
     /// Keeps the record of a read.
     pub(super) fn keep_read<M: Method>(
         &self,

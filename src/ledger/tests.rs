@@ -37,6 +37,8 @@ static UPLOAD: Spec = Spec {
     object: "file",
     fixed: &[],
     stamped: false,
+    guards: &[],
+    stages: None,
 };
 
 fn refunds() -> &'static Spec {

@@ -48,18 +48,31 @@ pub(crate) type Wire = InterceptedService<Channel, Token>;
 impl Rig {
     /// A sandbox, and a gateway in front of it that gets its webhooks.
     pub(crate) async fn start() -> Self {
+        Self::start_with(|_| {}).await
+    }
+
+    /// The same with other settings.
+    pub(crate) async fn start_with(adjust: impl FnOnce(&mut Config)) -> Self {
         let clock = Arc::new(ManualClock::at(SystemClock::new().wall()));
         let data = TempDir::new().unwrap();
         let sandbox = sandbox(Arc::clone(&clock) as Arc<dyn Clock>).await;
-        let gateway = start_gateway(sandbox.address(), &data, Arc::clone(&clock)).await;
+        let mut config = config(sandbox.address(), &data);
+        adjust(&mut config);
+        let gateway = server::start(config, Arc::clone(&clock) as Arc<dyn Clock>).await.unwrap();
         Self::around(sandbox, gateway, clock, data).await
     }
 
     async fn around(sandbox: Handle, gateway: Running, clock: Arc<ManualClock>, data: TempDir) -> Self {
-        let url = format!("http://{}/webhooks/stripe", gateway.webhook);
-        sandbox.control().set_webhooks(vec![WebhookTarget { url, secrets: vec![SECRET.to_owned()] }]);
         let channel = connect(gateway.grpc).await;
-        Self { sandbox: Some(sandbox), gateway, clock, data, channel }
+        let rig = Self { sandbox: Some(sandbox), gateway, clock, data, channel };
+        rig.deliver_webhooks();
+        rig
+    }
+
+    /// Has the sandbox deliver its events to the gateway from now on.
+    pub(crate) fn deliver_webhooks(&self) {
+        let url = format!("http://{}/webhooks/stripe", self.gateway.webhook);
+        self.control().set_webhooks(vec![WebhookTarget { url, secrets: vec![SECRET.to_owned()] }]);
     }
 
     /// Stops the gateway and starts it again on the same data.
@@ -129,6 +142,14 @@ impl Rig {
             .send()
             .await
             .unwrap();
+        serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap()
+    }
+
+    /// A GET straight from the sandbox.
+    pub(crate) async fn stripe_get(&self, path: &str) -> serde_json::Value {
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let url = format!("http://{}{path}", self.stripe_address());
+        let answer = client.get(url).bearer_auth(KEY).send().await.unwrap();
         serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap()
     }
 
