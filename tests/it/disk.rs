@@ -124,7 +124,8 @@ impl Probe<'_> {
     /// While the disk is broken.
     async fn during(&mut self, breakage: &Breakage) {
         let request = GetCustomerRequest { id: self.customer.clone(), ..Default::default() };
-        let read = CustomerServiceClient::new(self.wire.clone()).get_customer(request).await;
+        let mut client = CustomerServiceClient::new(self.wire.clone());
+        let read = Box::pin(client.get_customer(request)).await;
         if let Err(status) = read {
             self.wrong.push(format!("a read failed during {breakage:?}: {status}"));
         }
@@ -143,7 +144,7 @@ impl Probe<'_> {
         let order = format!("probe-{}-{}", self.seed, self.probes);
         let operation = Operation { order, id: "1".to_owned(), change };
         let at = self.load.add(operation.clone());
-        self.load.ask_within(at, &operation, PROBE_WAIT).await.is_none()
+        Box::pin(self.load.ask_within(at, &operation, PROBE_WAIT)).await.is_none()
     }
 
     async fn until_served(&mut self, breakage: &Breakage) {
