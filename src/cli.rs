@@ -1,6 +1,7 @@
 //! The command line: what can be typed, and which command runs. Data goes to standard output and everything else to
 //! standard error.
 
+mod audit;
 mod call;
 mod client;
 mod codec;
@@ -51,6 +52,9 @@ enum Command {
     /// Show and settle operations whose outcome is not known
     #[command(subcommand)]
     Operations(operations::Command),
+    /// Search, follow, export and verify the audit log
+    #[command(subcommand)]
+    Audit(audit::Command),
     /// Ask a gateway whether it serves
     Health(health::Arguments),
     /// Print the version
@@ -93,6 +97,7 @@ async fn run(command: Command, program: &OsString) -> Result<(), Failure> {
         Command::Refunds(command) => refunds::run(command).await,
         Command::Events(command) => events::run(command).await,
         Command::Operations(command) => operations::run(command).await,
+        Command::Audit(command) => audit::run(command).await,
         Command::Health(arguments) => health::run(arguments).await,
         Command::Version => output::write_line(concat!("tollgate ", env!("CARGO_PKG_VERSION"))),
         Command::Completions { shell } => {
@@ -122,6 +127,8 @@ mod tests {
             "tollgate events tail --from",
             "tollgate events tail --limit 0",
             "tollgate call",
+            "tollgate audit trace",
+            "tollgate audit key --erase 2026-10",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
         }
@@ -130,6 +137,9 @@ mod tests {
             "tollgate events tail --from 2026-11-01T00:00:00Z --types refund.*,charge.refunded",
             "tollgate call RefundService/GetRefund -d {}",
             "tollgate dev --ports random --json-ready --data x",
+            "tollgate audit search re_1 --param email=a@b.c --phase outcome --since 2026-11-01T00:00:00Z",
+            "tollgate audit export --to log.jsonl --format csv",
+            "tollgate audit verify --export - --checkpoints a --checkpoints b --key @keys",
             "tollgate sandbox --fault drop_after:POST:/v1/refunds --fault html:*:*:times=1",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_ok(), "{line}");

@@ -2,6 +2,7 @@
 //! no transport of callers and no method by name.
 
 mod admin;
+mod audit;
 mod call;
 mod context;
 mod events;
@@ -22,6 +23,7 @@ mod trail;
 mod upload;
 mod wait;
 
+pub use audit::Export;
 pub use call::Gateway;
 pub use context::{Account, Context};
 pub use fault::{Code, Fault, Reason, Retry};

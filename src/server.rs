@@ -144,6 +144,7 @@ pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Running, Err
         stripe: client,
         auditor,
         notarized,
+        store: store.clone(),
         feed: feed.clone(),
         clock: Arc::clone(&clock),
         account: account.clone(),

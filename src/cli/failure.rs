@@ -21,6 +21,7 @@ const CANNOT_START: u8 = 71;
 const REFUSED: u8 = 73;
 const OUTPUT: u8 = 74;
 const AGAIN: u8 = 75;
+const TAMPERED: u8 = 76;
 const NOT_PERMITTED: u8 = 77;
 const CONFIG: u8 = 78;
 
@@ -38,6 +39,7 @@ Exit codes:
   73  refused because of the state of something
   74  the output cannot be written
   75  not now, or the outcome is unknown: send the same again, with the same order id
+  76  the audit log is not what was signed
   77  not permitted
   78  the configuration is wrong";
 
@@ -59,6 +61,9 @@ pub(super) enum Failure {
     /// The output cannot be written.
     #[error("cannot write the output: {0}")]
     Output(#[source] io::Error),
+    /// The audit log is not what was signed.
+    #[error("{0}")]
+    Tampered(String),
     /// The gateway said no.
     #[error("{}", describe(.0))]
     Status(Box<Status>),
@@ -80,6 +85,7 @@ impl Failure {
             // Whoever reads has seen enough, as with `| head`.
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => 0,
             Self::Output(_) => OUTPUT,
+            Self::Tampered(_) => TAMPERED,
             Self::Status(status) => of_status(status),
         }
     }
@@ -165,7 +171,7 @@ mod tests {
         {
             assert!(EXIT_CODES.contains(&format!("\n  {code:>2}  ")), "{code}");
         }
-        for code in [NOT_PERMITTED, CONFIG] {
+        for code in [TAMPERED, NOT_PERMITTED, CONFIG] {
             assert!(EXIT_CODES.contains(&format!("\n  {code:>2}  ")), "{code}");
         }
     }

@@ -150,3 +150,15 @@ pub const PRUNED_AT_ONCE_MAX: usize = 10_000;
 pub const OPERATIONS_SEARCHED_MAX: usize = 10_000;
 /// Ids of objects that an error names to a caller; the rest is for operators.
 pub const FOUND_IDS_SHOWN_MAX: usize = 10;
+/// Audit records that are read at once while searching.
+pub const AUDIT_READ_RECORDS: usize = 256;
+/// Audit records in one message of an export; a record has some 1 KB.
+pub const AUDIT_EXPORT_RECORDS: usize = 256;
+/// Audit records that are looked at for one page, whether they match or not.
+pub const AUDIT_PAGE_SEARCHED_MAX: usize = 10_000;
+/// Audit records that one name brings into a trace.
+pub const TRACE_RECORDS_MAX: usize = 500;
+/// Events that one name brings into a trace.
+pub const TRACE_EVENTS_MAX: usize = 200;
+/// Orders that one trace is about.
+pub const TRACE_ORDERS_MAX: usize = 20;

@@ -14,6 +14,7 @@ use crate::domain::clock::Clock;
 use crate::domain::drain::Drain;
 use crate::events::Feed;
 use crate::ledger::Ledger;
+use crate::store::Store;
 use crate::stripe::Client;
 use crate::telemetry::metrics::Metrics;
 
@@ -22,6 +23,8 @@ use crate::telemetry::metrics::Metrics;
 pub struct Gateway {
     /// The way to Stripe.
     pub stripe: Client,
+    /// Where everything is kept.
+    pub store: Store,
     /// The event feed.
     pub feed: Feed,
     /// What remembers every change.

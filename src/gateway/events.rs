@@ -102,7 +102,7 @@ impl Gateway {
     }
 
     /// Carries out a read of the gateway's own, with its audit record and its log line, and tells about the call.
-    async fn read_own<R>(
+    pub(super) async fn read_own<R>(
         &self,
         context: &Context,
         rpc: &str,

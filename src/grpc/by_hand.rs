@@ -1,6 +1,7 @@
 //! The RPCs that are more than one request to Stripe: each is written out in a module named after its service.
 
 pub mod admin_service;
+pub mod audit_service;
 pub mod event_service;
 pub mod file_service;
 pub mod operation_service;

@@ -126,8 +126,8 @@ async fn passed(deadline: Option<Instant>) {
     }
 }
 
-fn shutting_down() -> Fault {
-    let message = "the gateway is going away; subscribe again after `cursor`";
+pub(super) fn shutting_down() -> Fault {
+    let message = "the gateway is going away; open the stream again where it ended";
     Fault::new(Code::Unavailable, Reason::ShuttingDown, message).retry(Retry::After(RETRY_SOON))
 }
 
