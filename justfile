@@ -8,6 +8,10 @@ test:
 prove:
     scripts/prove crash
 
+# Changes per second, durable and not, into docs/benchmarks.md.
+bench:
+    cargo bench --bench mutations -- --write
+
 # The quick look while writing.
 check:
     cargo check --all-targets

@@ -203,6 +203,12 @@ fn show_unresolved(metrics: &Metrics, ledger: Ledger) {
 }
 
 impl Running {
+    /// Transactions that made something durable, since the start.
+    #[must_use]
+    pub fn commits(&self) -> u64 {
+        self.store.groups_committed()
+    }
+
     /// Ends the gateway: no new calls, open ones finish, streams end with their cursor, then the store is closed.
     pub async fn stop(mut self) {
         let latest = Instant::now() + DRAIN_GRACE;

@@ -1,0 +1,119 @@
+//! One run: a sandbox and a gateway of their own, callers that make customers through gRPC, and what was counted.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tollgate::config::{self, Environment, Flags};
+use tollgate::domain::clock::{Clock, SystemClock};
+use tollgate::proto::v1::customer_service_client::CustomerServiceClient;
+use tollgate::proto::v1::{CreateCustomerRequest, OperationRef};
+use tollgate::sandbox::{Options, Sandbox};
+use tollgate::server;
+use tonic::metadata::MetadataValue;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::report::Cell;
+
+const KEY: &str = "sk_test_benchmark";
+const TOKEN: &str = "token-of-the-benchmark";
+/// Callers that share one connection; a connection has a limit of open streams.
+const CALLERS_PER_CONNECTION: usize = 64;
+/// Changes of each caller before anything is counted.
+const WARM_UP: usize = 20;
+
+/// Has `callers` make changes for as long as `run`, with the gateway's data below `disk`.
+pub(crate) async fn mutations(disk: &Path, callers: usize, run: Duration) -> Cell {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let sandbox = Sandbox::start(listener, Options::new(KEY, Arc::clone(&clock))).await.unwrap();
+    let folder = tempfile::tempdir_in(disk).unwrap();
+    let gateway = server::start(config(folder.path(), &sandbox.address().to_string()), clock).await.unwrap();
+    let mut channels = Vec::new();
+    for _ in 0..callers.div_ceil(CALLERS_PER_CONNECTION) {
+        let address = format!("http://{}", gateway.grpc);
+        channels.push(Endpoint::from_shared(address).unwrap().connect().await.unwrap());
+    }
+
+    let all = |changes: Changes| {
+        let mut tasks = JoinSet::new();
+        for caller in 0..callers {
+            tasks.spawn(caller_makes(channels[caller / CALLERS_PER_CONNECTION].clone(), caller, changes));
+        }
+        tasks.join_all()
+    };
+    all(Changes::Count(WARM_UP)).await;
+    let (commits, started) = (gateway.commits(), Instant::now());
+    let mut latencies_us: Vec<u64> = all(Changes::Until(started + run)).await.concat();
+    let (elapsed, commits) = (started.elapsed(), gateway.commits() - commits);
+    gateway.stop().await;
+    sandbox.stop().await;
+    latencies_us.sort_unstable();
+    Cell::new(&latencies_us, elapsed, commits)
+}
+
+/// How many changes a caller makes.
+#[derive(Clone, Copy)]
+enum Changes {
+    Count(usize),
+    Until(Instant),
+}
+
+/// Makes one customer after the other, and answers how long each took, in microseconds.
+async fn caller_makes(channel: Channel, caller: usize, changes: Changes) -> Vec<u64> {
+    let token = MetadataValue::try_from(format!("Bearer {TOKEN}")).unwrap();
+    let mut customers =
+        CustomerServiceClient::with_interceptor(channel, move |mut call: tonic::Request<()>| {
+            call.metadata_mut().insert("authorization", token.clone());
+            Ok(call)
+        });
+    let (phase, count) = match changes {
+        Changes::Count(count) => ("warm-up", count),
+        Changes::Until(_) => ("measured", usize::MAX),
+    };
+    let mut latencies_us = Vec::new();
+    for change in 0..count {
+        let started = Instant::now();
+        if matches!(changes, Changes::Until(end) if started >= end) {
+            break;
+        }
+        let operation =
+            OperationRef { order_id: format!("{phase}-{caller}-{change}"), ..OperationRef::default() };
+        let request = CreateCustomerRequest {
+            operation: Some(operation),
+            name: Some("A Customer".to_owned()),
+            email: Some("a.customer@example.com".to_owned()),
+            ..CreateCustomerRequest::default()
+        };
+        customers.create_customer(request).await.unwrap();
+        latencies_us.push(u64::try_from(started.elapsed().as_micros()).unwrap());
+    }
+    latencies_us
+}
+
+fn config(folder: &Path, stripe: &str) -> config::Config {
+    let file = folder.join("tollgate.toml");
+    let text = format!(
+        r#"
+data = "{}"
+[stripe]
+key = "{KEY}"
+api_base = "http://{stripe}"
+files_base = "http://{stripe}"
+[webhook]
+secret = "whsec_benchmark"
+[listen]
+grpc = "127.0.0.1:0"
+webhook = "127.0.0.1:0"
+ops = "127.0.0.1:0"
+[callers.benchmark]
+token = "{TOKEN}"
+"#,
+        folder.join("data").display()
+    );
+    std::fs::write(&file, text).unwrap();
+    let flags = Flags { config: Some(file), values: Vec::new() };
+    config::load(&flags, &Environment::default()).unwrap()
+}
