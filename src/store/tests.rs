@@ -1,6 +1,7 @@
 //! The store as its callers see it, on a real disk, through reopenings and failures.
 
 mod aging;
+mod faults;
 mod model;
 mod trouble;
 
@@ -73,6 +74,12 @@ async fn on_writer(store: &Store, work: impl FnOnce(&mut Writer) + Send + 'stati
     store.jobs.send(Job::Run(work)).unwrap();
     ran.await.unwrap();
 }
+
+/// A deferred constraint is violated at the commit itself, like a sync that fails.
+const TRAP_AT_COMMIT: &str = "
+    CREATE TABLE parent (id INTEGER PRIMARY KEY);
+    CREATE TABLE child (parent REFERENCES parent (id) DEFERRABLE INITIALLY DEFERRED);
+    CREATE TRIGGER trap AFTER INSERT ON journal BEGIN INSERT INTO child VALUES (1); END;";
 
 /// Runs SQL on the writer's own connection.
 async fn sql_on_writer(store: &Store, sql: &'static str) {

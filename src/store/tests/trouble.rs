@@ -57,19 +57,12 @@ async fn a_foreign_write_lock_is_busy_and_then_over() {
     assert_eq!(store.operation(&hash(1)).await, Ok(Some(b"third".to_vec())));
 }
 
-/// A deferred constraint is violated at the commit itself, like a sync that fails.
 #[tokio::test]
 async fn a_commit_that_fails_is_uncertain_until_the_database_was_opened_anew() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path(), terms()).unwrap();
     store.commit(record(1, "first")).await.unwrap();
-    sql_on_writer(
-        &store,
-        "CREATE TABLE parent (id INTEGER PRIMARY KEY);
-         CREATE TABLE child (parent REFERENCES parent (id) DEFERRABLE INITIALLY DEFERRED);
-         CREATE TRIGGER trap AFTER INSERT ON journal BEGIN INSERT INTO child VALUES (1); END;",
-    )
-    .await;
+    sql_on_writer(&store, TRAP_AT_COMMIT).await;
     store.append_audit_lazily(audit("aud_read", "read"));
     let mut both = record(1, "second");
     both.events.push(event("evt_1", 1));
@@ -196,18 +189,4 @@ async fn what_a_failed_commit_replaces_is_unknown_until_the_database_was_opened_
     assert_eq!(known(&store, 1).await, Some(b"first".to_vec()));
     assert_eq!(store.setting("cursor").await, Ok(Some(vec![1])));
     assert_eq!(store.listed(None, 9).await, Ok(Vec::new()));
-}
-
-#[tokio::test]
-async fn a_lost_dedupe_mark_is_caught() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(dir.path(), terms()).unwrap();
-    store.commit(events(vec![event("evt_1", 1)])).await.unwrap();
-    store.close().await;
-    let store = {
-        let _fault = planted::plant("lost-dedupe-mark");
-        Store::open(dir.path(), terms()).unwrap()
-    };
-    let again = store.commit(events(vec![event("evt_1", 2)])).await.unwrap();
-    assert_eq!(positions(&again), [(2, false)], "the fault is noticed: without it, this is position 1 again");
 }
