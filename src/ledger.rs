@@ -3,6 +3,8 @@
 
 mod background;
 mod call;
+#[cfg(test)]
+mod enumeration;
 mod error;
 pub mod finding;
 #[cfg(test)]
