@@ -4,6 +4,7 @@
 
 pub(crate) mod change;
 pub(crate) mod compare;
+mod duplicates;
 pub(crate) mod gateway;
 pub(crate) mod load;
 mod named;

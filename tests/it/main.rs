@@ -14,6 +14,7 @@ mod commands;
 mod conformance;
 mod crash;
 mod disk;
+mod edge;
 mod events;
 mod files;
 mod golden;

@@ -33,7 +33,7 @@ static TAKEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
 /// The binary and where it lives.
 pub(crate) struct Gateway {
     binary: PathBuf,
-    planted: Option<&'static str>,
+    pub(crate) planted: Option<&'static str>,
     folder: PathBuf,
     pub(crate) grpc: SocketAddr,
     pub(crate) webhook: SocketAddr,

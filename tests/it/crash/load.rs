@@ -117,8 +117,18 @@ impl Load {
     }
 
     fn known(&self, random: &mut Random) -> Option<usize> {
-        let count = self.history().len() as u64;
-        (count > 0).then(|| usize::try_from(random.below(count)).unwrap())
+        self.known_of_the_last(usize::MAX, random)
+    }
+
+    /// One of the youngest operations.
+    pub(crate) fn known_of_the_last(&self, count: usize, random: &mut Random) -> Option<usize> {
+        let all = self.history().len();
+        let count = count.min(all);
+        (count > 0).then(|| all - count + usize::try_from(random.below(count as u64)).unwrap())
+    }
+
+    pub(crate) fn succeeded(&self, at: usize) -> bool {
+        !self.history()[at].told.done.is_empty()
     }
 
     /// Puts an operation on the list.
@@ -128,7 +138,7 @@ impl Load {
         history.len() - 1
     }
 
-    fn new_operation(&self, random: &mut Random) -> usize {
+    pub(crate) fn new_operation(&self, random: &mut Random) -> usize {
         let mut history = self.history();
         let at = history.len();
         let operation = Operation {
@@ -141,7 +151,7 @@ impl Load {
     }
 
     /// Sends an operation until its outcome is known, it stays unknown, or it is time to give up.
-    async fn drive(&self, at: usize, random: &mut Random, give_up: impl Fn() -> bool) {
+    pub(crate) async fn drive(&self, at: usize, random: &mut Random, give_up: impl Fn() -> bool) {
         let operation = self.history()[at].operation.clone();
         let mut unknown_left = UNKNOWN_MAX;
         while let Some(unknown) = self.ask(at, &operation, random).await {
@@ -203,7 +213,7 @@ impl Load {
     }
 
     /// Sends another change under the reference of one that succeeded: it has to be refused by name.
-    async fn alter(&self, at: usize, random: &mut Random) {
+    pub(crate) async fn alter(&self, at: usize, random: &mut Random) {
         let operation = {
             let entry = &self.history()[at];
             if entry.told.done.is_empty() {
@@ -250,23 +260,32 @@ impl Load {
 
     /// What the ledger has of each operation, in the order of the history.
     pub(crate) async fn ledger(&self) -> Vec<Option<LedgerEntry>> {
-        let asked: Vec<(Operation, &str)> = {
+        let asked: Vec<(Operation, &'static str)> = {
             let history = self.history();
             history.iter().map(|entry| (entry.operation.clone(), entry.operation.change.rpc())).collect()
         };
-        let mut client = OperationServiceClient::new(self.wire.clone());
+        let lanes = asked.chunks(asked.len().div_ceil(CALLERS).max(1)).map(|lane| {
+            let (mut client, lane) = (OperationServiceClient::new(self.wire.clone()), lane.to_vec());
+            tokio::spawn(async move {
+                let mut found = Vec::with_capacity(lane.len());
+                for (operation, rpc) in lane {
+                    let request = GetOperationRequest {
+                        operation: operation.reference(),
+                        rpc: rpc.to_owned(),
+                        account: String::new(),
+                    };
+                    found.push(match client.get_operation(request).await {
+                        Ok(answer) => answer.into_inner().operation,
+                        Err(status) if status.code() == Code::NotFound => None,
+                        Err(status) => panic!("the ledger was not read: {status}"),
+                    });
+                }
+                found
+            })
+        });
         let mut found = Vec::with_capacity(asked.len());
-        for (operation, rpc) in asked {
-            let request = GetOperationRequest {
-                operation: operation.reference(),
-                rpc: rpc.to_owned(),
-                account: String::new(),
-            };
-            found.push(match client.get_operation(request).await {
-                Ok(answer) => answer.into_inner().operation,
-                Err(status) if status.code() == Code::NotFound => None,
-                Err(status) => panic!("the ledger was not read: {status}"),
-            });
+        for lane in lanes.collect::<Vec<_>>() {
+            found.extend(lane.await.unwrap());
         }
         found
     }

@@ -7,14 +7,18 @@ mod worker;
 
 use self::case::{CASES, Case, OUTCOMES, POINTS};
 use self::worker::{Ran, Worker};
+use super::compare::Rule;
 use super::planted_binary;
 use super::random::Random;
-use crate::prove::{keep, seed, setting, text};
+use crate::prove::{keep, planted, seed, setting, text};
 
 /// Kills of a sample, which every test run has.
 const KILLS_DEFAULT: u64 = 48;
 /// Gateways that are killed at the same time, each with a sandbox of its own.
 const WORKERS: u64 = 2;
+/// Cases in which a planted fault has to show, and how often it is tried: some need luck within milliseconds.
+const CASES_PLANTED: usize = 9;
+const ROUNDS_MAX: u64 = 4;
 /// Cases after which a gateway ends in peace and its records are compared.
 const CASES_PER_LIFE: usize = 25;
 
@@ -39,6 +43,58 @@ async fn a_gateway_killed_at_each_step_under_each_answer_doubles_nothing() {
     keep("named", seed, ran.kills, ran.violations.values().map(Vec::len).sum(), &note);
     assert!(ran.violations.is_empty(), "see above; seed {seed}");
     assert!(ran.effects > 0 && ran.kills > 0, "the run was empty");
+}
+
+/// Faults of the store that show when a process dies, how often, and where it dies then.
+const PLANTED: [(&str, Rule, &[&str]); 3] = [
+    (
+        "ack-before-sync",
+        Rule::WithoutAudit,
+        &[
+            "write-rows:1/executed/later/none",
+            "write-rows:1/lost-answer/later/none",
+            "write-rows:1/executed/at-start/none",
+        ],
+    ),
+    (
+        "audit-apart",
+        Rule::WithoutAudit,
+        &[
+            "effected:1/executed/later/none",
+            "attempt-headers:1/executed/later/none",
+            "send-after:1/executed/later/none",
+        ],
+    ),
+    (
+        "lost-dedupe-mark",
+        Rule::EventTwice,
+        &["webhook-durable:1/executed/later/none", "webhook-durable:1/executed/at-start/none"],
+    ),
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn planted_faults_of_the_store_show_when_a_process_dies() {
+    let seed = seed();
+    let mut missed = Vec::new();
+    for (fault, rule, cases) in PLANTED {
+        let mut caught = 0;
+        let mut kills = 0;
+        for round in 0..ROUNDS_MAX {
+            let cases = cases.iter().cycle().take(CASES_PLANTED).map(|case| case.parse().unwrap());
+            let ran = live(cases.collect(), Random::new(seed + round), u64::MAX, Some(fault)).await;
+            kills += ran.kills;
+            caught += ran.violations.get(&rule).map_or(0, Vec::len);
+            if caught > 0 {
+                break;
+            }
+        }
+        let what = format!("named kills: {caught} x {} in {kills} kills", rule.says());
+        planted(fault, caught > 0, &what);
+        if caught == 0 {
+            missed.push(fault);
+        }
+    }
+    assert!(missed.is_empty(), "not noticed: {missed:?}; seed {seed}");
 }
 
 /// Cases until so many processes were killed, by all workers together.

@@ -70,7 +70,7 @@ impl Worker {
         let folder = TempDir::new().unwrap();
         let sandbox = start_sandbox(random.below(u64::MAX)).await;
         let control = sandbox.control();
-        let mut gateway = Gateway::new(binary, fault, folder.path(), sandbox.address());
+        let mut gateway = Gateway::new(binary, None, folder.path(), sandbox.address());
         let url = format!("http://{}/webhooks/stripe", gateway.webhook);
         control.set_webhooks(vec![WebhookTarget { url, secrets: vec![SECRET.to_owned()] }]);
         let stock = stock(&control);
@@ -79,6 +79,14 @@ impl Worker {
         let load = Load::new(InterceptedService::new(channel, Token(TOKEN)), stock, random.below(1_000_000));
         gateway.spawn();
         gateway.ready().await;
+        if fault.is_some() {
+            // Only a folder that is set up shows what the fault does to changes.
+            gateway.kill();
+            gateway.kills = 0;
+            gateway.planted = fault;
+            gateway.spawn();
+            gateway.ready().await;
+        }
         let (cases, ran) = (Vec::new(), Ran::default());
         Self { folder, sandbox, control, gateway, load, random, seeded, cases, ran }
     }
