@@ -6,7 +6,7 @@ test:
 
 # Kills a gateway 300 times under load and compares the records; goes on where an interrupted run stopped.
 prove:
-    scripts/prove crash
+    scripts/prove all
 
 # Changes per second, durable and not, into docs/benchmarks.md.
 bench:
