@@ -55,7 +55,7 @@ fn private_file(path: &Path) -> io::Result<File> {
 
 /// A new name is durable only once the folder that holds it is synced: the files' in `dir`, its own and those above it,
 /// which an earlier process may have made and not lived to sync. Folders that this process may not read are not its work.
-fn sync_names(dir: &Path) -> io::Result<()> {
+pub(super) fn sync_names(dir: &Path) -> io::Result<()> {
     let dir = dir.canonicalize()?;
     let device = dir.metadata()?.dev();
     for folder in dir.ancestors() {

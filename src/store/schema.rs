@@ -6,6 +6,7 @@ use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 use sha2::{Digest as _, Sha256};
 
 use super::error::Error;
+use super::files;
 use super::limits::{BUSY_WAIT_MAX, CACHE_KIB, CHECKPOINT_PAGES, WAL_BYTES_KEPT};
 use crate::domain::planted;
 
@@ -93,6 +94,7 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, Error> {
     connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
     connection.pragma_update(None, "journal_size_limit", WAL_BYTES_KEPT)?;
     connection.pragma_update(None, "cache_size", -i64::from(CACHE_KIB))?;
+    name_log(&connection, path)?;
     migrate(&mut connection)?;
     make_sure(&connection)?;
     if planted::active("lost-dedupe-mark") {
@@ -108,6 +110,16 @@ pub(super) fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(BUSY_WAIT_MAX)?;
     Ok(connection)
+}
+
+/// When SQLite cannot sync the name of a new write-ahead log it does not tell (`unixSync` in its os_unix.c), and a power cut
+/// would take the log away, or bring back the one that it replaced. So it is done here, before anything is written to it.
+fn name_log(connection: &Connection, path: &Path) -> Result<(), Error> {
+    // The first read makes the log.
+    connection.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0))?;
+    path.parent()
+        .map_or(Ok(()), files::sync_names)
+        .map_err(|error| Error::Io(format!("the data folder cannot be synced: {error}")))
 }
 
 fn migrate(connection: &mut Connection) -> Result<(), Error> {
