@@ -149,7 +149,7 @@ impl Run {
         let parts: Vec<Report> = std::thread::scope(|scope| {
             let work = lanes.iter().map(|lane| {
                 let (root, steps, written, random) = (folder.path(), &steps, &written, random.fork());
-                scope.spawn(move || Lane { root, steps, written, random }.run(lane))
+                scope.spawn(move || Lane { seed, root, steps, written, random }.run(lane))
             });
             work.collect::<Vec<_>>().into_iter().map(|lane| lane.join().unwrap()).collect()
         });
@@ -179,6 +179,9 @@ impl Run {
                 Disk::FailsByChance if random.below(2) == 0 => Some(fault_by_chance(random)),
                 Disk::Whole | Disk::FailsByChance => None,
             };
+            if let Some(fault) = &fault {
+                println!("trace {seed}, life {life}: {fault}");
+            }
             tracer.run(&binary, &args, self.planted, fault.as_slice());
         }
         (tracer.steps(), tracer.refused())
@@ -201,6 +204,7 @@ fn fault_by_chance(random: &mut Random) -> String {
 
 /// One thread's share of the cuts.
 struct Lane<'a> {
+    seed: u64,
     root: &'a Path,
     steps: &'a [Step],
     written: &'a Written,
@@ -224,7 +228,9 @@ impl Lane<'_> {
             let data = scratch.path().join("data");
             let found = check::violations(&data, &word, self.written, &mut self.random);
             for (rule, what) in runtime.block_on(found) {
-                let what = what.into_iter().map(|what| format!("cut at step {point}, {fate:?}: {what}"));
+                let what = what
+                    .into_iter()
+                    .map(|what| format!("trace {}, step {point}, {fate:?}: {what}", self.seed));
                 report.violations.entry(rule).or_default().extend(what);
             }
             report.acked += word.acked.len();
