@@ -65,8 +65,6 @@ pub(super) enum Command {
 /// Which operations to show.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum State {
-    /// Nothing of it was sent, or nothing came of it
-    Open,
     /// On its way to Stripe
     InFlight,
     /// Sent, and the outcome is not known
@@ -191,7 +189,6 @@ fn show(output: &mut Output, entry: Value) -> Result<(), Failure> {
 fn list_request(arguments: &List) -> Value {
     json!({
         "state": arguments.state.map(|state| match state {
-            State::Open => "OPERATION_STATE_OPEN",
             State::InFlight => "OPERATION_STATE_IN_FLIGHT",
             State::Unknown => "OPERATION_STATE_UNKNOWN",
             State::NeedsOperator => "OPERATION_STATE_NEEDS_OPERATOR",

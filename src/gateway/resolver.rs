@@ -26,6 +26,8 @@ const LOOK_AFTER_MS: [i64; 4] = [60_000, 600_000, 3_600_000, RESEND_MS_MAX + 60_
 const LOOK_EVERY_MS: i64 = 24 * 3_600_000;
 /// Every time is put off by up to one part in this many, so that not all operations of an outage are due at once.
 const JITTER: i64 = 10;
+/// How often the unresolved operations are gone through at least, in milliseconds: a new one is due no sooner.
+const SCAN_EVERY_MS: i64 = 30_000;
 /// Entries that are read from the store at once.
 const ENTRIES_AT_ONCE: usize = 100;
 const MINUTE: Duration = Duration::from_secs(60);
@@ -36,6 +38,8 @@ pub struct Resolver {
     gateway: Arc<Gateway>,
     /// When each unresolved operation was looked up last.
     looked_ms: HashMap<OperationHash, UnixMillis>,
+    /// When the unresolved operations are gone through next.
+    scan_ms: UnixMillis,
     /// Reads that may still be made this minute.
     reads_left: u32,
     minute_began: Instant,
@@ -46,7 +50,7 @@ impl Resolver {
     #[must_use]
     pub fn new(gateway: Arc<Gateway>) -> Self {
         let reads_left = LOOKUPS_READS_PER_MINUTE_MAX;
-        Self { gateway, looked_ms: HashMap::new(), reads_left, minute_began: Instant::now() }
+        Self { gateway, looked_ms: HashMap::new(), scan_ms: 0, reads_left, minute_began: Instant::now() }
     }
 
     /// Works until the gateway goes down; a look that has begun is finished.
@@ -79,45 +83,54 @@ impl Resolver {
 
     /// Looks up whatever is due.
     async fn pass(&mut self, drain: &Drain) -> Result<(), ledger::Error> {
-        let census = self.gateway.ledger.census();
-        if census.unknown + census.needs_operator + census.in_flight == 0 {
-            self.looked_ms.clear();
+        let now = self.gateway.clock.wall();
+        let latest = now.saturating_add(SCAN_EVERY_MS);
+        // A clock that was set back must not put it off.
+        if now < self.scan_ms.min(latest) {
             return Ok(());
         }
-        let (mut after, mut seen) = (None, HashSet::new());
+        let (mut after, mut seen, mut next_ms) = (None, HashSet::new(), latest);
         loop {
             let entries = self.gateway.ledger.unresolved(after, ENTRIES_AT_ONCE).await?;
+            let Some(last) = entries.last() else { break };
+            after = Some(last.hash);
             for entry in &entries {
-                seen.insert(entry.hash);
                 if drain.has_begun() || !self.has_reads_left() {
                     return Ok(());
                 }
-                self.consider(entry).await?;
-            }
-            match entries.last() {
-                Some(last) => after = Some(last.hash),
-                None => break,
+                seen.insert(entry.hash);
+                if let Some(due) = self.consider(entry, now).await? {
+                    next_ms = next_ms.min(due);
+                }
             }
         }
         self.looked_ms.retain(|hash, _| seen.contains(hash));
+        self.scan_ms = next_ms;
         Ok(())
     }
 
-    async fn consider(&mut self, entry: &Entry) -> Result<(), ledger::Error> {
+    /// Looks an operation up if that is due; tells when it is due otherwise.
+    async fn consider(
+        &mut self,
+        entry: &Entry,
+        now: UnixMillis,
+    ) -> Result<Option<UnixMillis>, ledger::Error> {
         let Entry { hash, record, live } = entry;
-        let now = self.gateway.clock.wall();
         let known = contract::by_ledger_name(&record.operation.rpc).is_some_and(worth_looking);
-        let due = due_ms(record.first_sent_ms, self.looked_ms.get(hash).copied(), jitter(hash)) <= now;
-        if *live || !known || !due {
-            return Ok(());
+        if *live || !known {
+            return Ok(None);
         }
-        let Some(hold) = self.gateway.ledger.hold(*hash).await? else { return Ok(()) };
+        let due = due_ms(record.first_sent_ms, self.looked_ms.get(hash).copied(), jitter(hash));
+        if due > now {
+            return Ok(Some(due));
+        }
+        let Some(hold) = self.gateway.ledger.hold(*hash).await? else { return Ok(None) };
         self.looked_ms.insert(*hash, now);
         let audit = self.gateway.own_record(&record.operation);
         let deadline = Instant::now() + Duration::from_millis(LOOKUP_MS_MAX);
         let looked = self.gateway.look(hold, audit, Some(deadline)).await?;
         self.reads_left = self.reads_left.saturating_sub(looked.reads);
-        Ok(())
+        Ok(None)
     }
 
     fn has_reads_left(&mut self) -> bool {

@@ -4,12 +4,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::call::Gateway;
 use crate::contract;
 use crate::domain::drain::Drain;
 use crate::domain::limits::METADATA_STAMP;
 use crate::domain::operation::OperationHash;
-use crate::domain::planted;
 use crate::events::{self, Bookmark, Envelope, snapshot};
 use crate::gateway::lookup::stamp_of;
 use crate::ledger::{self, EventProof, Proved, Turn};
@@ -20,6 +21,9 @@ use crate::telemetry::names::Way;
 const BOOKMARK: &str = "settler";
 /// Pause before an event is tried again whose operation is in flight, or after a failure of the store.
 const PAUSE: Duration = Duration::from_millis(100);
+/// How often the place is made durable while events come: each time costs a commit, and what is read again after a crash
+/// changes nothing.
+const KEEP_EVERY: Duration = Duration::from_secs(1);
 
 /// The background task of one gateway.
 #[derive(Debug)]
@@ -47,41 +51,51 @@ impl Settler {
 
     /// Works until the gateway goes down. An event that was dealt with is dealt with again after a crash at worst.
     pub async fn run(self, drain: Drain) {
-        let mut bookmark = None;
-        loop {
-            let step = async {
-                let bookmark = match &mut bookmark {
-                    Some(bookmark) => bookmark,
-                    none => none.insert(Bookmark::open(self.gateway.feed.clone(), BOOKMARK).await?),
-                };
-                self.batch(bookmark).await
-            };
-            let stopped = tokio::select! {
-                biased;
-                () = drain.begun() => return,
-                step = step => step.err(),
-            };
-            match stopped {
-                None => continue,
-                Some(Stop::InFlight) => {}
-                Some(error) => tracing::warn!(%error, "events could not be taken as proof; trying again"),
+        let mut bookmark = loop {
+            match Bookmark::open(self.gateway.feed.clone(), BOOKMARK).await {
+                Ok(bookmark) => break bookmark,
+                Err(error) => tracing::warn!(%error, "the event log cannot be read; trying again"),
             }
-            tokio::time::sleep(PAUSE).await;
+            tokio::select! {
+                () = drain.begun() => return,
+                () = tokio::time::sleep(PAUSE) => {}
+            }
+        };
+        let mut kept = Instant::now();
+        loop {
+            let step = tokio::select! {
+                biased;
+                () = drain.begun() => break,
+                step = self.batch(&mut bookmark) => step,
+            };
+            match step {
+                Ok(()) => {}
+                Err(Stop::InFlight) => tokio::time::sleep(PAUSE).await,
+                Err(error) => {
+                    tracing::warn!(%error, "events could not be taken as proof; trying again");
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+            if kept.elapsed() >= KEEP_EVERY {
+                self.keep(&bookmark).await;
+                kept = Instant::now();
+            }
+        }
+        self.keep(&bookmark).await;
+    }
+
+    async fn keep(&self, bookmark: &Bookmark) {
+        if let Err(error) = bookmark.keep().await {
+            tracing::warn!(%error, "the place in the event log was not kept; events will be read again");
         }
     }
 
     async fn batch(&self, bookmark: &mut Bookmark) -> Result<(), Stop> {
-        let events = bookmark.next().await?;
-        let mut stopped = Ok(());
-        for stored in &events {
-            stopped = self.event(stored).await;
-            if stopped.is_err() {
-                break;
-            }
+        for stored in &bookmark.next().await? {
+            self.event(stored).await?;
             bookmark.advance(stored.position);
         }
-        bookmark.keep().await?;
-        stopped
+        Ok(())
     }
 
     async fn event(&self, stored: &StoredEvent) -> Result<(), Stop> {
@@ -112,7 +126,6 @@ impl Settler {
             object: object.to_owned(),
             api_version: envelope.api_version.clone(),
         };
-        planted::point("prove-before");
         let audit = self.gateway.own_record(&entry.record.operation);
         match self.gateway.ledger.prove(hash, &proof, audit).await? {
             Proved::InFlight => return Err(Stop::InFlight),
@@ -125,7 +138,6 @@ impl Settler {
             }
             Proved::NotOurs | Proved::Nothing => {}
         }
-        planted::point("prove-durable");
         Ok(())
     }
 

@@ -121,7 +121,10 @@ impl Ledger {
             planted::point("found-durable");
             committed.map_err(|error| Error::Unsettled(Box::new(error)))?;
         }
-        flight.land(Landed { fingerprint: record.fingerprint, verdict: verdict.clone() });
+        // Whoever waits and may still resend takes the next turn, and finds out more than looking did.
+        if why.is_some() || !matches!(verdict, Verdict::Unknown { .. }) {
+            flight.land(Landed { fingerprint: record.fingerprint, verdict: verdict.clone() });
+        }
         Ok(verdict)
     }
 

@@ -18,7 +18,7 @@ use tollgate::sandbox::Fault;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
-use crate::rig::{Rig, operation, until};
+use crate::rig::{OPERATOR_TOKEN, Rig, operation, until};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -350,6 +350,42 @@ async fn a_refund_that_fails_later_is_shown_as_failed_by_replays() {
     .await;
     assert_eq!(turned.id, first.id);
     assert_eq!(rig.refunds_made(), 1);
+}
+
+#[tokio::test]
+async fn an_operator_settles_from_the_command_line() {
+    let rig = rig_without_events().await;
+    let payment = rig.payment(2000).await;
+    let request = unknown(&rig, &payment, "drop_before").await;
+    pass(&rig, DAY + HOUR);
+    create(&rig, &request).await.unwrap_err();
+    let listed = operate(&rig, &["list", "--state", "needs-operator"]).await;
+    let entry: serde_json::Value = serde_json::from_str(&listed).unwrap();
+    assert_eq!(entry["case"]["reason"], "OPERATION_CASE_REASON_ABSENT");
+    let id = entry["id"].as_str().unwrap();
+    let shown = operate(&rig, &["show", id, "-o", "table"]).await;
+    for line in
+        ["state             needs_operator", "why               absent", "sent              amount=500"]
+    {
+        assert!(shown.contains(line), "{shown}");
+    }
+    let looked = operate(&rig, &["resolve", id]).await;
+    assert!(looked.contains("\"finding\":\"no effect was found\""), "{looked}");
+    let settled = operate(&rig, &["settle", id, "--not-executed", "--reason", "settled by the test"]).await;
+    assert!(settled.contains("OPERATION_STATE_REFUSED"), "{settled}");
+    assert_eq!(operate(&rig, &["list"]).await, "");
+    assert_eq!(audited(&rig, id).await, ["settled by the test"]);
+    assert_eq!(rig.refunds_made(), 0);
+}
+
+/// Runs `tollgate operations` as the operator.
+async fn operate(rig: &Rig, arguments: &[&str]) -> String {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_tollgate"));
+    command.env_clear().env("TOLLGATE_TOKEN", OPERATOR_TOKEN).arg("operations").args(arguments);
+    command.args(["--address", &rig.gateway.grpc.to_string()]);
+    let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
 }
 
 async fn inspect(rig: &Rig, id: &str) -> OperationEntry {

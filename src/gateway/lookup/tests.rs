@@ -1,9 +1,12 @@
+//! What is read for every change of the contract, and what the answers prove.
+
 use bytes::Bytes;
 use serde_json::json;
 
 use super::*;
 use crate::contract::{Effect, METHODS};
 use crate::domain::limits::METADATA_STAMP;
+use crate::domain::planted;
 use crate::stripe::{AccountHeader, Trouble};
 
 const STAMP: &str = "5ca1ab1e";
@@ -343,6 +346,13 @@ fn a_refund_needs_the_stamp_and_then_the_target_the_amount_and_the_time() {
     assert!(matches!(refunds(&[early]), Finding::Absent { .. }));
     let slow_clock = refund("re_1", json!({"created": SENT_S - 60}));
     assert!(matches!(refunds(&[slow_clock]), Finding::Effected(_)));
+}
+
+#[test]
+fn a_look_that_ignores_the_stamp_is_caught() {
+    let _held = planted::plant("stamp-ignored");
+    let taken = refunds(&[refund("re_2", json!({"metadata": {}}))]);
+    assert!(matches!(taken, Finding::Effected(_)), "somebody else's refund would have been taken for ours");
 }
 
 #[test]
