@@ -143,7 +143,7 @@ pub const LOOKUPS_READS_PER_MINUTE_MAX: u32 = 120;
 /// How often the background task sees whether a look-up is due, in milliseconds.
 pub const RESOLVER_TICK_MS: u64 = 1_000;
 /// How often the ledger's clock is watched and old entries are pruned, in milliseconds.
-pub const HOUSEKEEPING_MS: u64 = 60_000;
+pub const HOUSEKEEPING_MS: i64 = 60_000;
 /// Entries that one round of pruning looks at.
 pub const PRUNED_AT_ONCE_MAX: usize = 10_000;
 /// Entries that are looked at for one page of operations, whether they match or not.

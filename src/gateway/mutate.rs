@@ -12,6 +12,7 @@ use super::fault::Fault;
 use super::lookup::{Named, Question};
 use super::prepare::{Prepared, prepare};
 use super::read::undecodable;
+use super::resolve::worth_looking;
 use super::wait::Accepted;
 use super::{guard, outcome, refusal};
 use crate::audit::{self, Phase};
@@ -163,6 +164,9 @@ impl Gateway {
         if resent && matches!(verdict, Verdict::Settled(_)) {
             self.metrics.resolved(Way::Resend);
         }
+        if let Verdict::Unknown { conflict: true, .. } = verdict {
+            tracing::error!(operation = %subject.hash, "Stripe knows the idempotency key with other parameters");
+        }
         if subject.reading_tells_more(&verdict) {
             let hold = self.ledger.hold(subject.hash).await.map_err(|error| self.unrecorded(&error))?;
             if let Some(hold) = hold {
@@ -247,13 +251,17 @@ struct Subject {
 }
 
 impl Subject {
-    /// Whether Stripe refused something that an earlier attempt may have brought about, and the object shows whether it
-    /// did: what is deleted, closed or cancelled cannot be deleted, closed or cancelled again.
+    /// Whether the object tells at once what no resend will: Stripe refused something that an earlier attempt may have
+    /// brought about, and what is deleted, closed or cancelled cannot be so again; or it knows the key otherwise.
     fn reading_tells_more(&self, verdict: &Verdict) -> bool {
-        let lookup = self.spec.lookup.as_ref();
-        let refused = matches!(verdict, Verdict::Unknown { last: Some(Attempt::Answered(answer)), conflict: false }
-            if [400, 404].contains(&answer.status));
-        refused && lookup.is_some_and(|lookup| !lookup.reached.is_empty())
+        let has_target = self.spec.lookup.as_ref().is_some_and(|lookup| !lookup.reached.is_empty());
+        match verdict {
+            Verdict::Unknown { conflict: true, .. } => worth_looking(self.spec),
+            Verdict::Unknown { last: Some(Attempt::Answered(answer)), .. } => {
+                has_target && [400, 404].contains(&answer.status)
+            }
+            _ => false,
+        }
     }
 }
 

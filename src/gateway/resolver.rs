@@ -57,18 +57,19 @@ impl Resolver {
     pub async fn run(mut self, drain: Drain) {
         let mut tick = tokio::time::interval(Duration::from_millis(RESOLVER_TICK_MS));
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut tidy_at = Instant::now();
+        let mut tidy_ms = 0;
         loop {
             tokio::select! {
                 biased;
                 () = drain.begun() => return,
                 _ = tick.tick() => {}
             }
-            let done = if Instant::now() < tidy_at {
-                self.pass(&drain).await
-            } else {
-                tidy_at = Instant::now() + Duration::from_millis(HOUSEKEEPING_MS);
+            let now = self.gateway.clock.wall();
+            let done = if is_due(tidy_ms, now, HOUSEKEEPING_MS) {
+                tidy_ms = now.saturating_add(HOUSEKEEPING_MS);
                 self.tidy().await
+            } else {
+                self.pass(now, &drain).await
             };
             if let Err(error) = done {
                 tracing::warn!(%error, "unknown outcomes could not be worked on; trying again");
@@ -82,13 +83,11 @@ impl Resolver {
     }
 
     /// Looks up whatever is due.
-    async fn pass(&mut self, drain: &Drain) -> Result<(), ledger::Error> {
-        let now = self.gateway.clock.wall();
-        let latest = now.saturating_add(SCAN_EVERY_MS);
-        // A clock that was set back must not put it off.
-        if now < self.scan_ms.min(latest) {
+    async fn pass(&mut self, now: UnixMillis, drain: &Drain) -> Result<(), ledger::Error> {
+        if !is_due(self.scan_ms, now, SCAN_EVERY_MS) {
             return Ok(());
         }
+        let latest = now.saturating_add(SCAN_EVERY_MS);
         let (mut after, mut seen, mut next_ms) = (None, HashSet::new(), latest);
         loop {
             let entries = self.gateway.ledger.unresolved(after, ENTRIES_AT_ONCE).await?;
@@ -141,6 +140,11 @@ impl Resolver {
     }
 }
 
+/// Whether it is time for what comes every so often. A clock that was set back must not put it off.
+fn is_due(at_ms: UnixMillis, now: UnixMillis, every_ms: i64) -> bool {
+    at_ms <= now || at_ms > now.saturating_add(every_ms)
+}
+
 /// When an operation is to be looked up next; `jitter` is from 0 to 255.
 fn due_ms(first_sent_ms: UnixMillis, looked_ms: Option<UnixMillis>, jitter: u8) -> UnixMillis {
     let after = |ms: i64| {
@@ -173,6 +177,13 @@ mod tests {
             looked = Some(due);
         }
         assert_eq!(dues, [1, 10, 60, 23 * 60 + 1, 47 * 60 + 1, 71 * 60 + 1]);
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_puts_nothing_off() {
+        assert!(is_due(SENT, SENT, 30) && is_due(SENT, SENT + 1, 30));
+        assert!(!is_due(SENT, SENT - 1, 30) && !is_due(SENT, SENT - 30, 30));
+        assert!(is_due(SENT, SENT - 31, 30));
     }
 
     #[test]

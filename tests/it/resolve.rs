@@ -353,6 +353,24 @@ async fn a_refund_that_fails_later_is_shown_as_failed_by_replays() {
 }
 
 #[tokio::test]
+async fn an_answer_that_is_no_longer_kept_is_read_anew() {
+    let rig = rig_without_events().await;
+    let payment = rig.payment(2000).await;
+    let request = refund(&payment, "");
+    let first = create(&rig, &request).await.unwrap();
+    pass(&rig, 31 * DAY);
+    until(async || {
+        let before = rig.control().received();
+        let replay = create(&rig, &request).await.unwrap();
+        assert!(replay.call.unwrap().replayed);
+        assert_eq!(replay.refund.unwrap().id, first.refund.as_ref().unwrap().id);
+        (rig.control().received() > before).then_some(())
+    })
+    .await;
+    assert_eq!(rig.refunds_made(), 1);
+}
+
+#[tokio::test]
 async fn an_operator_settles_from_the_command_line() {
     let rig = rig_without_events().await;
     let payment = rig.payment(2000).await;
