@@ -249,10 +249,13 @@ impl Notary {
     }
 }
 
+/// The fault of a notary that signs leaves and does not look at the records.
+const PLANTED_UNCHECKED: &str = "audit-leaf-unchecked";
+
 /// Adds one record to a frontier, if it is the next one and what its leaf says.
 fn add(frontier: &mut Frontier, row: &StoredAudit) -> Result<(), Refusal> {
     let place = frontier.size().saturating_add(1);
-    let erased = row.row.record.is_empty();
+    let erased = row.row.record.is_empty() || planted::active(PLANTED_UNCHECKED);
     if row.sequence != place || !erased && leaf(&row.row.record) != row.row.leaf {
         return Err(Refusal::Broken(place));
     }

@@ -9,7 +9,8 @@ use super::call::Gateway;
 use super::context::Context;
 use super::fault::{Fault, Reason};
 use super::prepare::Prepared;
-use crate::contract::{Received, Sensitivity, UploadFile};
+use crate::audit::Phase;
+use crate::contract::{Method as _, Received, Sensitivity, UploadFile};
 use crate::domain::limits::{DISPUTE_EVIDENCE_BYTES_MAX, UPLOAD_BYTES_MAX};
 use crate::domain::operation::hex;
 use crate::proto::v1::{FilePurpose, UploadFileHeader, UploadFileResponse};
@@ -99,6 +100,14 @@ impl Upload {
 }
 
 impl Gateway {
+    /// Puts on record that an upload ended before it was whole, and completes the fault for the caller.
+    pub fn refuse_upload(&self, context: &Context, fault: Fault) -> Fault {
+        let record = self.record(Phase::Refused, context, UploadFile::SPEC);
+        let line = self.line(record.rpc.clone(), context, None, record.id.clone());
+        self.keep_refused(record, &fault);
+        self.account_for::<()>(&line, Err(fault.clone())).err().unwrap_or(fault)
+    }
+
     /// Uploads one file.
     ///
     /// # Errors
@@ -108,7 +117,7 @@ impl Gateway {
         context: Context,
         upload: Upload,
     ) -> Result<UploadFileResponse, Fault> {
-        let (header, bytes) = upload.finish()?;
+        let (header, bytes) = upload.finish().map_err(|fault| self.refuse_upload(&context, fault))?;
         let digest = hex(&Sha256::digest(&bytes));
         self.change::<UploadFile>(context, header, move |prepared, account| {
             // The bytes are no parameter of the form, but they are part of what the change is.

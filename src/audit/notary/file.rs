@@ -26,12 +26,14 @@ pub(super) struct CheckpointFile {
     path: PathBuf,
     /// Why nothing may be appended: it is some other file.
     unfit: Option<String>,
+    /// The last append failed, so that its end may be torn.
+    torn: bool,
 }
 
 impl CheckpointFile {
     /// The file and its newest notes, the latest last. A note that a crash tore at the end is cut off.
     pub(super) async fn open(path: PathBuf) -> (Self, VecDeque<String>) {
-        let mut file = Self { path, unfit: None };
+        let mut file = Self { path, unfit: None, torn: false };
         let notes = file.recover().await.unwrap_or_else(|error| {
             let path = file.path.display();
             tracing::error!(%error, %path, "the checkpoint file cannot be read");
@@ -41,16 +43,22 @@ impl CheckpointFile {
         (file, notes)
     }
 
-    /// Makes notes durable at the file's end.
-    pub(super) async fn append(&self, notes: &VecDeque<String>) -> io::Result<()> {
+    /// Makes notes durable at the file's end. After a failure some of them may be there: the same notes again do no harm.
+    pub(super) async fn append(&mut self, notes: &VecDeque<String>) -> io::Result<()> {
         if let Some(unfit) = &self.unfit {
             return Err(io::Error::new(io::ErrorKind::InvalidData, unfit.clone()));
         }
+        if self.torn {
+            self.recover().await?;
+        }
+        self.torn = true;
         let text: String = notes.iter().map(|note| entry(note)).collect();
         let mut file = OpenOptions::new().create(true).append(true).open(&self.path).await?;
         file.write_all(text.as_bytes()).await?;
         file.flush().await?;
-        file.sync_data().await
+        file.sync_data().await?;
+        self.torn = false;
+        Ok(())
     }
 
     async fn recover(&self) -> io::Result<VecDeque<String>> {
@@ -116,14 +124,14 @@ mod tests {
     async fn notes_come_back_and_a_torn_one_is_cut_off() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("checkpoints");
-        let (file, found) = CheckpointFile::open(path.clone()).await;
+        let (mut file, found) = CheckpointFile::open(path.clone()).await;
         assert!(found.is_empty());
         file.append(&VecDeque::from([note(1), note(2)])).await.unwrap();
         let whole = std::fs::read(&path).unwrap();
         let torn = entry(&note(3));
         for length in 0..torn.len() {
             std::fs::write(&path, [whole.as_slice(), &torn.as_bytes()[..length]].concat()).unwrap();
-            let (file, found) = CheckpointFile::open(path.clone()).await;
+            let (mut file, found) = CheckpointFile::open(path.clone()).await;
             assert_eq!(found, [note(1), note(2)], "{length}");
             file.append(&VecDeque::from([note(3)])).await.unwrap();
             let (_, found) = CheckpointFile::open(path.clone()).await;
@@ -136,7 +144,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("passwd");
         std::fs::write(&path, "root:x:0:0\n").unwrap();
-        let (file, found) = CheckpointFile::open(path.clone()).await;
+        let (mut file, found) = CheckpointFile::open(path.clone()).await;
         assert!(found.is_empty());
         assert!(file.append(&VecDeque::from([note(1)])).await.is_err());
         assert_eq!(std::fs::read_to_string(path).unwrap(), "root:x:0:0\n");
@@ -146,7 +154,7 @@ mod tests {
     async fn of_a_long_file_the_newest_are_known() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("checkpoints");
-        let (file, _) = CheckpointFile::open(path.clone()).await;
+        let (mut file, _) = CheckpointFile::open(path.clone()).await;
         file.append(&(0..5_000).map(note).collect()).await.unwrap();
         let (_, found) = CheckpointFile::open(path).await;
         assert_eq!((found.len(), found.back()), (CHECKPOINTS_LISTED_MAX, Some(&note(4_999))));

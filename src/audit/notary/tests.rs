@@ -169,6 +169,21 @@ async fn a_record_that_is_not_what_its_leaf_says_is_not_signed() {
 }
 
 #[tokio::test]
+async fn a_notary_that_does_not_look_at_the_records_is_caught() {
+    let _planted = planted::plant("audit-leaf-unchecked");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("checkpoints");
+    let store = open(&folder.path().join("data"));
+    let row = AuditRow { id: "aud_1".into(), leaf: [0; 32], record: br#"{"id":"aud_1"}"#.to_vec() };
+    store.commit(Batch { audit: vec![row], ..Batch::default() }).await.unwrap();
+    let mut signing = notary(&store, &file).await;
+    signing.sign().await;
+    let found = verified(&store, &file, &signing.notarized().verifier_key).await;
+    assert_eq!(found, Err(Flaw::Changed { position: 1, id: "aud_1".into() }));
+    store.close().await;
+}
+
+#[tokio::test]
 async fn a_file_of_another_log_is_not_gone_on_with() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("checkpoints");

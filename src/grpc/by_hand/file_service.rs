@@ -24,21 +24,49 @@ pub(in crate::grpc) async fn upload_file(
     request: Request<Streaming<Received<UploadFileRequest>>>,
 ) -> Result<Response<UploadFileResponse>, Status> {
     let context = context(&request)?;
-    let _place = api.uploads.try_acquire().map_err(|_| status::of(&full()))?;
+    let refused = |fault| status::of(&api.gateway.refuse_upload(&context, fault));
+    let _place = api.uploads.try_acquire().map_err(|_| refused(full()))?;
     let latest = Instant::now() + Duration::from_millis(UPLOAD_MS_MAX);
     let deadline = context.deadline.map_or(latest, |deadline| deadline.min(latest));
     let gathered = timeout_at(deadline, gather(request.into_inner())).await;
-    let upload = gathered.map_err(|_| status::of(&too_slow()))??;
+    let upload = gathered.unwrap_or_else(|_| Err(too_slow().into()));
+    let upload = upload.map_err(|unfit| match unfit {
+        Unfit::Refused(fault) => refused(*fault),
+        Unfit::Broken(status) => {
+            // The answer is the transport's; the record says that there was a call.
+            api.gateway.refuse_upload(&context, broken_off());
+            status
+        }
+    })?;
     let answer = Arc::clone(&api.gateway).upload(context, upload).await;
     answer.map(Response::new).map_err(|fault| status::of(&fault))
 }
 
+/// Why there is no whole upload.
+enum Unfit {
+    /// The gateway refuses it.
+    Refused(Box<Fault>),
+    /// It broke off, or the transport refuses it.
+    Broken(Status),
+}
+
+impl From<Fault> for Unfit {
+    fn from(fault: Fault) -> Self {
+        Self::Refused(Box::new(fault))
+    }
+}
+
+impl From<Status> for Unfit {
+    fn from(status: Status) -> Self {
+        Self::Broken(status)
+    }
+}
+
 /// All of an upload, header and bytes.
-async fn gather(mut stream: Streaming<Received<UploadFileRequest>>) -> Result<Upload, Status> {
-    let header = header(&mut stream).await?;
-    let mut upload = Upload::begin(header).map_err(|fault| status::of(&fault))?;
+async fn gather(mut stream: Streaming<Received<UploadFileRequest>>) -> Result<Upload, Unfit> {
+    let mut upload = Upload::begin(header(&mut stream).await?)?;
     while let Some(part) = stream.message().await? {
-        upload.add(&chunk(part)?).map_err(|fault| status::of(&fault))?;
+        upload.add(&chunk(part)?)?;
     }
     Ok(upload)
 }
@@ -50,6 +78,10 @@ fn full() -> Fault {
         .retry(Retry::After(RETRY_SOON))
 }
 
+fn broken_off() -> Fault {
+    Fault::new(Code::InvalidArgument, Reason::InvalidRequest, "the upload broke off; nothing was sent")
+}
+
 fn too_slow() -> Fault {
     let message = format!(
         "the file did not come in time, which is the deadline or {UPLOAD_MS_MAX} ms; nothing was sent"
@@ -59,15 +91,15 @@ fn too_slow() -> Fault {
 
 async fn header(
     stream: &mut Streaming<Received<UploadFileRequest>>,
-) -> Result<Received<UploadFileHeader>, Status> {
+) -> Result<Received<UploadFileHeader>, Unfit> {
     let first = stream.message().await?;
     match first.map(|first| (first.message.part, first.unknown)) {
         Some((Some(Part::Header(message)), unknown)) => Ok(Received { message, unknown }),
-        _ => Err(out_of_place("header", "must be the first message of an upload")),
+        _ => Err(out_of_place("header", "must be the first message of an upload").into()),
     }
 }
 
-fn chunk(part: Received<UploadFileRequest>) -> Result<Bytes, Status> {
+fn chunk(part: Received<UploadFileRequest>) -> Result<Bytes, Fault> {
     if let Some(unknown) = part.unknown.first() {
         return Err(out_of_place(unknown, "is a field that this gateway does not know; nothing was sent"));
     }
@@ -78,6 +110,6 @@ fn chunk(part: Received<UploadFileRequest>) -> Result<Bytes, Status> {
     }
 }
 
-fn out_of_place(field: &str, description: &str) -> Status {
-    status::of(&Fault::invalid_field(field, description))
+fn out_of_place(field: &str, description: &str) -> Fault {
+    Fault::invalid_field(field, description)
 }

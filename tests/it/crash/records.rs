@@ -8,6 +8,7 @@ use tollgate::sandbox::Control;
 use tollgate::store::{Store, Terms};
 
 use super::load::Entry;
+use crate::audit::verify_left_behind;
 
 /// Rows read at a time.
 const PAGE_ROWS: usize = 1_000;
@@ -84,6 +85,7 @@ pub(crate) async fn stored(data: &Path) -> (Vec<Audit>, Vec<String>) {
         position = last.position;
         events.extend(rows.into_iter().map(|row| row.event.id));
     }
+    verify_left_behind(&store, data).await;
     store.close().await;
     (audit, events)
 }
