@@ -53,7 +53,7 @@ pub enum Flaw {
     },
     /// The log is shorter than it was.
     #[error(
-        "record {position} is missing: the log ends before it, and had {signed} records when a checkpoint was signed"
+        "the log ends before record {position}, and had {signed} records when a checkpoint was signed: its tail was cut, or records were taken out"
     )]
     Cut {
         /// The first record that is missing.
