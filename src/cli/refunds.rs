@@ -39,6 +39,15 @@ enum Reason {
     RequestedByCustomer,
 }
 
+/// How long to wait for what comes of a refund.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Wait {
+    /// Until it is no longer pending
+    Settled,
+    /// Until it succeeded, failed or was cancelled
+    Terminal,
+}
+
 /// Arguments of `refunds create`.
 #[derive(Debug, Args)]
 pub(super) struct Create {
@@ -63,6 +72,9 @@ pub(super) struct Create {
     /// A key and value of your own; can be repeated
     #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
     metadata: Vec<(String, String)>,
+    /// Wait for what comes of it, until the time of the call is over [default: not at all]
+    #[arg(long, value_enum)]
+    wait: Option<Wait>,
     /// Show what would be sent, and send nothing
     #[arg(long)]
     validate_only: bool,
@@ -151,6 +163,10 @@ fn create_request(arguments: &Create) -> Value {
             Reason::RequestedByCustomer => "REFUND_REASON_REQUESTED_BY_CUSTOMER",
         }),
         "metadata": metadata,
+        "wait": arguments.wait.map(|wait| match wait {
+            Wait::Settled => "WAIT_SETTLED",
+            Wait::Terminal => "WAIT_TERMINAL",
+        }),
     })
 }
 

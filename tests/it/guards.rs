@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use tollgate::config::{GuardMode, Guards};
+use tollgate::proto::v1::audit_service_client::AuditServiceClient;
 use tollgate::proto::v1::event_service_client::EventServiceClient;
 use tollgate::proto::v1::refund_service_client::RefundServiceClient;
 use tollgate::proto::v1::{
-    AdviceTopic, CreateRefundRequest, CreateRefundResponse, ListEventsRequest, RefundStatus,
+    AdviceTopic, AuditPhase, CreateRefundRequest, CreateRefundResponse, ListEventsRequest, RefundStatus,
+    SearchAuditRecordsRequest,
 };
 use tollgate::sandbox::Fault;
 use tonic::{Code, Status};
@@ -99,6 +101,20 @@ async fn an_over_refund_is_refused_where_the_operator_says_so_and_the_reference_
     preview.validate_only = true;
     assert_eq!(refusal(&send(&rig, preview).await.unwrap_err(), "guard").0, "GUARD_REFUSED");
     assert_eq!(rig.control().book()["received"], received, "nothing was sent");
+    let mut audit = AuditServiceClient::new(rig.wire());
+    let denied = until(async || {
+        let question = SearchAuditRecordsRequest {
+            phase: AuditPhase::Denied.into(),
+            ..SearchAuditRecordsRequest::default()
+        };
+        let found = audit.search_audit_records(question).await.unwrap().into_inner().records;
+        (found.len() >= 2).then_some(found)
+    })
+    .await;
+    assert!(
+        denied.iter().all(|record| record.order_id == "1001" && record.operation_id == "second"),
+        "{denied:?}"
+    );
 
     // What stands is asked for by another amount, so the reference is not taken.
     rig.deliver_webhooks();
