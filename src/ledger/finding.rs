@@ -284,3 +284,129 @@ fn object_id(object: &str, kind: &str) -> Option<String> {
 fn readable(object: &str, api_version: &str) -> Option<String> {
     (api_version == STRIPE_VERSION).then(|| object.to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixtures::{at, found, outgoing, record, refusal, success, unknown};
+    use super::*;
+
+    fn needs_operator(why: Stuck) -> State {
+        State::NeedsOperator { outgoing: outgoing("a=1"), case: why.into() }
+    }
+
+    /// What a look makes of an operation, in one word.
+    fn word(state: State, finding: Finding, why: Option<Stuck>, effect: Effect, ms: i64) -> &'static str {
+        let before = record(1, state);
+        let (after, verdict) = looked(before.clone(), finding, why, effect, at(ms));
+        assert_eq!(as_it_was(&after), verdict, "the entry says what the verdict says");
+        assert!(after.last_ms >= before.last_ms);
+        match verdict {
+            Verdict::Settled(Settled::Succeeded(_)) => "succeeded",
+            Verdict::Settled(Settled::NotExecuted(Witness::Look)) => "not_executed",
+            Verdict::Unknown { .. } => "unknown",
+            Verdict::NeedsOperator(case) => case.why.as_str(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_look_moves_an_operation_as_the_table_says() {
+        let effected = || Finding::Effected(success());
+        let absent = || Finding::Absent { found: vec![found()] };
+        let undecided = || Finding::Undecided { why: "two match".to_owned(), found: vec![found()] };
+        let unread = || Finding::Unread { why: "no connection".to_owned() };
+        let (money, write) = (Effect::Money, Effect::Write);
+        let (day, week) = (24 * 3_600_000, 7 * 24 * 3_600_000);
+        let expired = Some(Stuck::Expired);
+        let cases = [
+            (effected(), None, money, 0, "succeeded"),
+            (effected(), expired, write, week, "succeeded"),
+            (absent(), None, money, 0, "unknown"),
+            (absent(), None, write, 0, "unknown"),
+            (absent(), expired, money, day, "absent"),
+            (absent(), expired, write, day, "not_executed"),
+            (absent(), Some(Stuck::KeyConflict), write, 0, "key_conflict"),
+            (absent(), Some(Stuck::ClockSetBack), write, 0, "clock_set_back"),
+            (absent(), Some(Stuck::Superseded), write, 0, "superseded"),
+            (absent(), Some(Stuck::KeyConflict), money, 0, "absent"),
+            (undecided(), None, money, 0, "unknown"),
+            (undecided(), expired, write, day, "undecided"),
+            (unread(), None, money, 0, "unknown"),
+            (unread(), expired, money, week - 1, "unknown"),
+            (unread(), expired, money, week, "overdue"),
+            (unread(), expired, write, week, "overdue"),
+        ];
+        for (finding, why, effect, ms, expected) in cases {
+            let name = format!("{finding:?} {why:?} {effect:?} after {ms} ms");
+            assert_eq!(word(unknown(false), finding, why, effect, ms), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_waits_for_a_person_is_moved_by_proof_alone() {
+        let look = |finding| {
+            word(needs_operator(Stuck::Undecided), finding, Some(Stuck::Undecided), Effect::Money, i64::MAX)
+        };
+        assert_eq!(look(Finding::Effected(success())), "succeeded");
+        assert_eq!(look(Finding::Absent { found: Vec::new() }), "absent");
+        assert_eq!(look(Finding::Unread { why: String::new() }), "undecided");
+    }
+
+    #[test]
+    fn an_event_is_proof_for_every_generation_and_against_every_other_belief() {
+        let spec = crate::contract::by_ledger_name("refunds.create").unwrap();
+        let proof = |key: String, object: &str| EventProof {
+            event_id: "evt_1".to_owned(),
+            kind: "refund.created".to_owned(),
+            idempotency_key: key,
+            object: object.to_owned(),
+            api_version: STRIPE_VERSION.to_owned(),
+        };
+        let beliefs = [
+            State::Open(outgoing("a=1")),
+            unknown(true),
+            needs_operator(Stuck::Absent),
+            State::Settled(Settled::Refused(refusal())),
+            State::Settled(Settled::NotExecuted(Witness::Operator)),
+            State::Lapsed,
+        ];
+        for state in beliefs {
+            let record = record(3, state);
+            for generation in 1..=3 {
+                let refund = proof(record.key(generation), r#"{"id":"re_1","object":"refund"}"#);
+                let Moved::To { record: after, later_sent } = proved(&record, spec, &refund, at(1)) else {
+                    panic!("{record:?}")
+                };
+                assert_eq!(
+                    (after.state, later_sent),
+                    (
+                        State::Settled(Settled::Succeeded(Success { request_id: None, ..success() })),
+                        generation < 3
+                    )
+                );
+                let charge = proof(record.key(generation), r#"{"id":"ch_1","object":"charge"}"#);
+                assert_eq!(proved(&record, spec, &charge, at(1)), Moved::Nothing);
+            }
+            let later = proof(record.key(4), r#"{"id":"re_1","object":"refund"}"#);
+            assert_eq!(proved(&record, spec, &later, at(1)), Moved::NotOurs);
+        }
+    }
+
+    #[test]
+    fn a_word_is_heard_only_where_nothing_else_can_tell() {
+        let early = [
+            State::Open(outgoing("a=1")),
+            State::Lapsed,
+            State::Settled(Settled::Refused(refusal())),
+            State::Settled(Settled::Succeeded(success())),
+        ];
+        for state in early {
+            assert_eq!(ruled(record(1, state), Ruling::NotExecuted, at(i64::MAX)), None);
+        }
+        assert_eq!(ruled(record(1, unknown(false)), Ruling::NotExecuted, at(SEND_LEASE_MS - 1)), None);
+        for (state, now) in [(unknown(false), at(SEND_LEASE_MS)), (needs_operator(Stuck::Absent), at(0))] {
+            let after = ruled(record(1, state), Ruling::Executed(success()), now).unwrap();
+            assert_eq!(after.state, State::Settled(Settled::Succeeded(success())));
+        }
+    }
+}
