@@ -24,7 +24,7 @@ mod trail;
 pub mod transition;
 
 use std::hash::{BuildHasher as _, RandomState};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -66,6 +66,7 @@ pub struct Ledger {
     flights: Flights<Landed>,
     seat: Seat,
     roster: Roster,
+    clock_seen: Arc<Mutex<Option<Moment>>>,
 }
 
 impl Ledger {
@@ -74,7 +75,8 @@ impl Ledger {
     pub fn new(store: Store, clock: Arc<dyn Clock>, key: HashKey) -> Self {
         // The store locks its folder, so nobody else can have anything in flight.
         let seat = Seat { owner: RandomState::new().hash_one(()), alone: true };
-        Self { store, clock, key, flights: Flights::default(), seat, roster: Roster::default() }
+        let (flights, roster, clock_seen) = (Flights::default(), Roster::default(), Arc::default());
+        Self { store, clock, key, flights, seat, roster, clock_seen }
     }
 
     /// Decides about a call, and puts its intent and `audit` on record if it is to be sent. Calls of one operation go
@@ -237,7 +239,9 @@ impl Ledger {
     /// The same, and if the wall clock turns out to have been set back, the entry says so for good.
     async fn read_now(&self, hash: &OperationHash, now: Moment) -> Result<Option<Record>, Error> {
         let record = self.read(hash).await?;
-        let Some(marked) = record.as_ref().and_then(|record| lease::marked(record, now)) else {
+        let Some(marked) =
+            record.as_ref().and_then(|record| lease::doubted(record, now, self.went_back(now)))
+        else {
             return Ok(record);
         };
         self.keep(*hash, &marked, Vec::new()).await?;

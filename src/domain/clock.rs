@@ -33,7 +33,7 @@ pub trait Clock: Debug + Send + Sync + 'static {
 }
 
 /// One moment by both clocks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Moment {
     /// By the wall clock.
     pub wall_ms: UnixMillis,

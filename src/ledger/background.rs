@@ -1,17 +1,26 @@
 //! What the ledger does without being asked by a caller: finding what an earlier process left behind, watching the wall
 //! clock, and dropping what need not be kept. When it is done is for others to say.
 
+use std::sync::{MutexGuard, PoisonError};
+
 use super::finding;
 use super::flights::Place;
 use super::resolve::Entry;
-use super::state::Record;
+use super::state::{Record, Unreadable};
 use super::{Census, Error, Ledger, lease, not_recorded};
+use crate::domain::clock::Moment;
 use crate::domain::limits::LEDGER_PAGE_OPERATIONS;
 use crate::domain::operation::OperationHash;
 use crate::store::{Batch, Setting, StoredOperation};
 
 /// The durable place up to which entries have been looked at for what need not be kept.
 const PRUNED_UP_TO: &str = "ledger.pruned_up_to";
+
+/// What both clocks showed when they were last seen.
+const CLOCK_SEEN: &str = "ledger.clock_seen";
+/// How often that is kept, in milliseconds: a clock that is set back while the machine is down is noticed if it is set
+/// back further than this before the moment it stopped.
+const CLOCK_KEPT_EVERY_MS: u64 = 30_000;
 
 /// What a round of pruning did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,6 +38,9 @@ impl Ledger {
     /// # Errors
     /// When the store cannot be read or written.
     pub async fn recover(&self) -> Result<Census, Error> {
+        let seen = self.store.setting(CLOCK_SEEN).await.map_err(Error::Unread)?;
+        // Nothing seen is nothing to compare with.
+        *self.seen() = seen.and_then(|seen| serde_json::from_slice(&seen).ok());
         let mut last = None;
         loop {
             let page = self.unresolved(last, LEDGER_PAGE_OPERATIONS).await?;
@@ -57,27 +69,60 @@ impl Ledger {
         stored.into_iter().map(entry).collect()
     }
 
-    /// Marks every unresolved operation whose age the wall clock cannot tell any more, since it was set back. The sooner
-    /// that is seen the better: a clock that is right again by chance looks like one that was never wrong.
+    /// Marks every unresolved operation whose age the wall clock cannot tell any more, since it was set back, and keeps
+    /// what both clocks show. To be called about every minute: a clock that is right again by chance looks like one that
+    /// was never wrong.
     ///
     /// # Errors
     /// When the store cannot be read or written.
     pub async fn watch_clock(&self) -> Result<(), Error> {
-        let mut last = None;
+        let now = self.clock.now();
+        if !self.mark_all(now).await? {
+            // What is in flight is marked when it has landed, so the clock is compared with the same again.
+            return Ok(());
+        }
+        let before = *self.seen();
+        let seen = before.map_or(now, |seen| lease::watched(seen, now));
+        let news = before.is_none_or(|before| {
+            before.boot.boot_id != seen.boot.boot_id
+                || before.wall_ms.abs_diff(seen.wall_ms) >= CLOCK_KEPT_EVERY_MS
+        });
+        if news {
+            let value = serde_json::to_vec(&seen).map_err(Unreadable::Damaged)?;
+            let state = vec![Setting { name: CLOCK_SEEN.to_owned(), value }];
+            self.store.commit(Batch { state, ..Batch::default() }).await.map_err(not_recorded)?;
+            *self.seen() = Some(seen);
+        }
+        Ok(())
+    }
+
+    /// Whether every entry that needs a mark has one now.
+    async fn mark_all(&self, now: Moment) -> Result<bool, Error> {
+        let (mut last, mut all) = (None, true);
         loop {
             let page = self.unresolved(last, LEDGER_PAGE_OPERATIONS).await?;
-            let Some(end) = page.last() else { return Ok(()) };
+            let Some(end) = page.last() else { return Ok(all) };
             last = Some(end.hash);
             for Entry { hash, record, .. } in page {
-                if lease::marked(&record, self.clock.now()).is_none() {
+                if lease::doubted(&record, now, self.went_back(now)).is_none() {
                     continue;
                 }
-                // What is in flight is marked when it has landed.
-                if let Place::Lead(_flight) = self.flights.enter(hash) {
-                    self.read_now(&hash, self.clock.now()).await?;
+                match self.flights.enter(hash) {
+                    Place::Lead(_flight) => drop(self.read_now(&hash, now).await?),
+                    Place::Follow(_) | Place::Full => all = false,
                 }
             }
         }
+    }
+
+    /// Whether the wall clock was set back since it was last seen.
+    pub(super) fn went_back(&self, now: Moment) -> bool {
+        self.seen().is_some_and(|seen| lease::went_back(seen, now))
+    }
+
+    /// A panic elsewhere leaves it whole: each use is one read or one write.
+    fn seen(&self) -> MutexGuard<'_, Option<Moment>> {
+        self.clock_seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Drops the answers and requests that are kept no longer, from at most `count_max` entries: the oldest first, going

@@ -112,7 +112,7 @@ fn law(effect: Effect, alone: bool, steps: &[Step]) -> Result<(), TestCaseError>
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1_000))]
+    #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases.max(1_000), ..ProptestConfig::default() })]
 
     #[test]
     fn money_moves_at_most_once((alone, steps) in story(Effect::Money)) {

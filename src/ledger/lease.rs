@@ -31,6 +31,7 @@ impl Lease {
     /// A lease from `now`, for a change whose key Stripe has known for `age_ms`.
     #[must_use]
     pub fn new(seat: Seat, now: Moment, age_ms: i64) -> Self {
+        let age_ms = if planted::active("pruned-key-resent") { 0 } else { age_ms };
         let left = RESEND_MS_MAX.saturating_sub(age_ms).clamp(0, SEND_LEASE_MS);
         let send_before_boot = BootTime { ms: now.boot.ms.saturating_add(left), ..now.boot };
         Self { owner: seat.owner, send_before_ms: now.wall_ms.saturating_add(left), send_before_boot }
@@ -97,11 +98,40 @@ pub fn set_back(record: &Record, now: Moment) -> bool {
     now.wall_ms < expected_ms.saturating_sub(CLOCK_BEHIND_MS_MAX)
 }
 
-/// The entry as it is to be stored when it is looked at `now` and the clock turns out to have been set back; `None` when
-/// there is nothing to add.
+/// Whether the wall clock shows less than it must, after both clocks were `seen` before: by this process or by one that
+/// worked on the same store.
+#[must_use]
+pub fn went_back(seen: Moment, now: Moment) -> bool {
+    now.wall_ms < expected_ms(seen, now).saturating_sub(CLOCK_BEHIND_MS_MAX)
+}
+
+/// What is to be remembered of both clocks after `now`: the latest that the wall clock ever showed, carried on by the
+/// clock that nobody can set. Once every entry knows that it went back, the new time counts.
+#[must_use]
+pub fn watched(seen: Moment, now: Moment) -> Moment {
+    let wall_ms = if went_back(seen, now) { now.wall_ms } else { expected_ms(seen, now).max(now.wall_ms) };
+    Moment { wall_ms, boot: now.boot }
+}
+
+/// What the wall clock must show at least.
+fn expected_ms(seen: Moment, now: Moment) -> UnixMillis {
+    seen.wall_ms.saturating_add(now.boot.since(seen.boot).unwrap_or_default())
+}
+
+/// The entry as it is to be stored when the wall clock turns out to have been set back, by the entry's own times; `None`
+/// when there is nothing to add.
 #[must_use]
 pub fn marked(record: &Record, now: Moment) -> Option<Record> {
-    let news = record.unresolved() && !record.age_lost && set_back(record, now);
+    doubted(record, now, false)
+}
+
+/// The same, or as the process noticed. An entry of this run of the machine has its age from the clock that nobody can
+/// set, and needs no such witness.
+#[must_use]
+pub fn doubted(record: &Record, now: Moment, went_back: bool) -> Option<Record> {
+    let foreign = record.first_sent_boot.is_none_or(|first| now.boot.since(first).is_none());
+    let doubtful = set_back(record, now) || (went_back && foreign);
+    let news = record.unresolved() && !record.age_lost && doubtful;
     news.then(|| Record { age_lost: true, ..record.clone() })
 }
 
@@ -164,8 +194,34 @@ mod tests {
     fn a_clock_that_was_seen_to_go_back_is_never_believed_again() {
         let record = record(1, unknown(false));
         assert_eq!(marked(&record, at(HOUR)), None);
-        let marked = marked(&record, Moment { wall_ms: NOW - HOUR, ..at(0) }).unwrap();
-        assert!(over(&marked, at(1)) && !over(&record, at(1)));
-        assert_eq!(super::marked(&marked, Moment { wall_ms: NOW - HOUR, ..at(0) }), None);
+        let back = Moment { wall_ms: NOW - HOUR, ..at(0) };
+        let lost = marked(&record, back).unwrap();
+        assert!(over(&lost, at(1)) && !over(&record, at(1)));
+        assert_eq!(doubted(&lost, back, true), None);
+    }
+
+    #[test]
+    fn a_clock_that_goes_back_by_less_than_an_entrys_age_is_noticed_by_the_process() {
+        let record = record(1, unknown(false));
+        let rebooted =
+            |wall_ms: i64, ms: i64| Moment { wall_ms: NOW + wall_ms, boot: BootTime { boot_id: 2, ms } };
+        let (seen, now) = (rebooted(24 * HOUR, 0), rebooted(HOUR, 1));
+        assert!(went_back(seen, now) && !set_back(&record, now));
+        assert!(doubted(&record, now, true).is_some());
+        assert_eq!(doubted(&record, at(HOUR), true), None, "the boot clock tells its age");
+        assert_eq!(watched(seen, now), now);
+        assert!(!went_back(now, rebooted(2 * HOUR, HOUR)));
+    }
+
+    #[test]
+    fn a_clock_that_creeps_back_is_noticed_in_the_end() {
+        let mut seen = at(0);
+        let creeping = |step: i64| Moment { wall_ms: NOW + step * (HOUR - 20_000), ..at(step * HOUR) };
+        let noticed = (1..9).find(|step| {
+            let back = went_back(seen, creeping(*step));
+            seen = watched(seen, creeping(*step));
+            back
+        });
+        assert_eq!(noticed, Some(4));
     }
 }

@@ -239,7 +239,7 @@ impl Ledger {
     /// Takes the only place of an operation, and reads its entry then; `None` while somebody else has it.
     async fn board(&self, hash: OperationHash) -> Result<Option<(Flight<Landed>, Option<Record>)>, Error> {
         match self.flights.enter(hash) {
-            Place::Lead(flight) => Ok(Some((flight, self.read(&hash).await?))),
+            Place::Lead(flight) => Ok(Some((flight, self.read_now(&hash, self.clock.now()).await?))),
             Place::Follow(_) | Place::Full => Ok(None),
         }
     }

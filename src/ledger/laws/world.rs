@@ -152,6 +152,8 @@ fn error(kind: &str) -> Bytes {
 pub(super) struct World {
     real_ms: UnixMillis,
     now: Moment,
+    /// The clocks as they were last seen.
+    seen: Moment,
     pub(super) stripe: Stripe,
     seat: Seat,
     effect: Effect,
@@ -164,9 +166,11 @@ pub(super) struct World {
 
 impl World {
     pub(super) fn new(alone: bool, effect: Effect) -> Self {
+        let now = Moment { wall_ms: NOW, boot: BootTime { boot_id: 1, ms: 0 } };
         Self {
             real_ms: NOW,
-            now: Moment { wall_ms: NOW, boot: BootTime { boot_id: 1, ms: 0 } },
+            now,
+            seen: now,
             stripe: Stripe::default(),
             seat: Seat { owner: 1, alone },
             effect,
@@ -193,9 +197,11 @@ impl World {
 
     /// The process reads its clocks, which it does at every call and about every minute.
     fn watch(&mut self) {
-        if let Some(marked) = self.record().and_then(|record| lease::marked(&record, self.now)) {
+        let back = lease::went_back(self.seen, self.now);
+        if let Some(marked) = self.record().and_then(|record| lease::doubted(&record, self.now, back)) {
             self.store(&marked);
         }
+        self.seen = lease::watched(self.seen, self.now);
     }
 
     pub(super) fn step(&mut self, step: &Step) {

@@ -42,6 +42,33 @@ async fn a_clock_that_is_set_back_for_a_moment_is_noticed_without_a_call() {
     assert_eq!(stage.look("500").await.why(), Some(Stuck::ClockSetBack));
 }
 
+#[tokio::test]
+async fn a_clock_that_is_set_back_after_a_start_is_noticed_however_old_the_operation() {
+    let stage = Stage::new();
+    let sent = stage.ticket("500").await;
+    stage.settle(sent, Attempt::Broken(Trouble::Timeout)).await;
+    stage.clock.advance(DAY);
+    stage.clock.reboot();
+    let stage = stage.restart().await;
+    stage.ledger.recover().await.unwrap();
+    stage.clock.set_wall(NOW + 3_600_000);
+    assert_eq!(stage.look("500").await.why(), Some(Stuck::ClockSetBack));
+}
+
+#[tokio::test]
+async fn a_clock_that_is_set_back_while_nobody_runs_is_noticed_at_the_start() {
+    let stage = Stage::new();
+    let sent = stage.ticket("500").await;
+    stage.settle(sent, Attempt::Broken(Trouble::Timeout)).await;
+    stage.clock.advance(DAY);
+    stage.ledger.watch_clock().await.unwrap();
+    stage.clock.reboot();
+    stage.clock.set_wall(NOW + 3_600_000);
+    let stage = stage.restart().await;
+    stage.ledger.recover().await.unwrap();
+    assert_eq!(stage.look("500").await.why(), Some(Stuck::ClockSetBack));
+}
+
 /// Prunes until nothing is left to do; the store indexes in its own time, and only then are entries seen.
 async fn prune_until(stage: &Stage, dropped: usize) {
     let mut total = 0;
