@@ -62,11 +62,12 @@ impl Store {
     /// Opens the data folder, and makes it if it is missing; its rows are found by `terms`. Blocks on the disk.
     ///
     /// # Errors
-    /// [`Error::Locked`] while another gateway has the folder, [`Error::TooNew`] when a newer build made it, and
-    /// whatever the disk says.
+    /// [`Error::Locked`] while another gateway has the folder, [`Error::Vanished`] when it lost its database,
+    /// [`Error::TooNew`] when a newer build made it, and whatever the disk says.
     pub fn open(dir: &Path, terms: Terms) -> Result<Self, Error> {
         let folder = Folder::claim(dir)?;
         let (opened, tail) = Opened::open(&folder.database, terms)?;
+        folder.mark_used()?;
         planted::point("open-migrated");
         let log_id = log_id(opened.connection())?;
         let shared = Arc::new(Shared::new(tail, opened.last));

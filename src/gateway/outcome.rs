@@ -153,6 +153,7 @@ pub(super) fn failure(error: &store::Error) -> StoreFailure {
         store::Error::TooNew { .. }
         | store::Error::Locked
         | store::Error::TooLarge { .. }
+        | store::Error::Vanished { .. }
         | store::Error::Closed => StoreFailure::Other,
     }
 }

@@ -60,7 +60,7 @@ impl Gateway {
         let id = text(&first.object, "id").to_owned();
         let (mut newest, mut read, mut head) = (first, 0, self.feed.head());
         loop {
-            head.borrow_and_update();
+            let known = *head.borrow_and_update();
             let batch = match self.feed.about(&id, read, EVENT_BATCH_EVENTS_MAX).await {
                 Ok(batch) => batch,
                 Err(error) => {
@@ -78,6 +78,8 @@ impl Gateway {
             if full {
                 continue;
             }
+            // What was there before the question is answered; only what comes now is read next.
+            read = read.max(known);
             if newest.stage(stages) >= wanted {
                 break;
             }

@@ -28,6 +28,14 @@ pub enum Error {
         /// Newest schema this build knows.
         known: i64,
     },
+    /// The folder was in use before, and its database is gone or empty.
+    #[error(
+        "its database is gone, and with it the memory of what was sent; restore it, or delete `{lock}` to begin with none"
+    )]
+    Vanished {
+        /// The file that says so.
+        lock: String,
+    },
     /// Another gateway runs on the same folder.
     #[error("the data folder is in use by another gateway")]
     Locked,

@@ -1,7 +1,7 @@
 //! The data folder: its permissions, its lock and the path of the database in it. It opens no database.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
-use std::io;
+use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -9,6 +9,8 @@ use super::error::Error;
 
 const DATABASE: &str = "tollgate.db";
 const LOCK: &str = "lock";
+/// What the lock file says once there is a database.
+const USED: &[u8] = b"This folder holds the memory of a gateway. Its database must not be lost.\n";
 /// Others on the machine see neither records nor their names. An existing folder keeps the mode its owner gave it.
 const FOLDER_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;
@@ -38,10 +40,27 @@ impl Folder {
             Err(TryLockError::Error(error)) => return Err(failed(error)),
         }
         let database = dir.join(DATABASE);
+        let used = lock.metadata().map_err(failed)?.len() > 0;
+        if used && fs::metadata(&database).map_or(0, |found| found.len()) == 0 {
+            return Err(Error::Vanished { lock: dir.join(LOCK).display().to_string() });
+        }
         // SQLite gives its own files beside the database the mode of the database.
         drop(private_file(&database).map_err(failed)?);
         sync_names(dir).map_err(failed)?;
         Ok(Self { database, lock })
+    }
+
+    /// Notes in the lock file that the database holds something from now on: one that is missing later has been lost, and
+    /// to begin anew would forget what was paid.
+    pub(super) fn mark_used(&self) -> Result<(), Error> {
+        let marked = || -> io::Result<()> {
+            if self.lock.metadata()?.len() == 0 {
+                (&self.lock).write_all(USED)?;
+                self.lock.sync_all()?;
+            }
+            Ok(())
+        };
+        marked().map_err(|error| Error::Io(format!("the lock file: {error}")))
     }
 }
 

@@ -190,3 +190,27 @@ async fn what_a_failed_commit_replaces_is_unknown_until_the_database_was_opened_
     assert_eq!(store.setting("cursor").await, Ok(Some(vec![1])));
     assert_eq!(store.listed(None, 9).await, Ok(Vec::new()));
 }
+
+#[tokio::test]
+async fn a_database_that_is_gone_or_empty_is_not_made_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path(), terms()).unwrap();
+    store.commit(record(1, "first")).await.unwrap();
+    store.close().await;
+    let kept = std::fs::read(database(&dir)).unwrap();
+    for found in [None, Some(&[][..])] {
+        std::fs::remove_file(database(&dir)).unwrap();
+        if let Some(bytes) = found {
+            std::fs::write(database(&dir), bytes).unwrap();
+        }
+        let error = Store::open(dir.path(), terms()).unwrap_err();
+        assert!(matches!(error, Error::Vanished { .. }), "{error}");
+        std::fs::write(database(&dir), &kept).unwrap();
+    }
+    let store = Store::open(dir.path(), terms()).unwrap();
+    assert_eq!(known(&store, 1).await, Some(b"first".to_vec()));
+    store.close().await;
+    std::fs::remove_file(database(&dir)).unwrap();
+    std::fs::remove_file(dir.path().join("lock")).unwrap();
+    drop(Store::open(dir.path(), terms()).unwrap());
+}
