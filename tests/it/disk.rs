@@ -66,7 +66,7 @@ async fn a_broken_disk_refuses_changes_spares_reads_and_loses_nothing() {
         if broken.bites().await {
             bitten += 1;
             drop(control.trigger("customer.created"));
-            probe.during(&breakage).await;
+            Box::pin(probe.during(&breakage)).await;
         }
         refused += broken.mend().await;
         probe.until_served(&breakage).await;

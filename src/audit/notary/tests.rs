@@ -1,3 +1,5 @@
+//! What the notary signs, what it refuses to sign, and what it finds at its start.
+
 use std::path::Path;
 
 use super::*;
