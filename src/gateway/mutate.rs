@@ -151,8 +151,8 @@ impl Gateway {
     ) -> Result<(Verdict, i32, bool), Fault> {
         let started = self.clock.monotonic();
         outcome::restore_upload(&mut ticket.outgoing, subject.outgoing.body.clone());
-        let lease = ticket.lease();
-        let allowed = || lease.holds(self.clock.now());
+        let (lease, clock) = (ticket.lease(), Arc::clone(&self.clock));
+        let allowed = move || lease.holds(clock.now());
         planted::point("send-before");
         let sent = self.stripe.send_while(&ticket.outgoing, context.deadline, allowed).await;
         planted::point("send-after");

@@ -23,6 +23,8 @@ pub struct Answer {
     pub rate_limited_reason: Option<String>,
     /// `Retry-After`, when given in seconds. Stripe does not document it for this API.
     pub retry_after: Option<Duration>,
+    /// `Date`: when it was answered, by the clock of the other side, in seconds since the Unix epoch.
+    pub date_s: Option<i64>,
     /// The body, whole, and no larger than the limit for answers.
     pub body: Bytes,
 }
@@ -50,6 +52,7 @@ impl fmt::Debug for Answer {
             .field("should_retry", &self.should_retry)
             .field("rate_limited_reason", &self.rate_limited_reason)
             .field("retry_after", &self.retry_after)
+            .field("date_s", &self.date_s)
             .field("body_bytes", &self.body.len())
             .finish()
     }
@@ -60,7 +63,7 @@ impl fmt::Debug for Answer {
 pub enum Attempt {
     /// There is a whole answer.
     Answered(Answer),
-    /// Not one byte of the request was written, for certain.
+    /// No request that Stripe could carry out was written, for certain: not one byte of its body, or of all of it.
     NotSent(Trouble),
     /// Some of the request may have reached Stripe, and its effect is unknown.
     Broken(Trouble),
@@ -79,7 +82,7 @@ pub enum Trouble {
     /// The other side does not speak TLS, or its certificate is not trusted.
     #[error("no trusted TLS connection could be made")]
     Tls,
-    /// The deadline left no room for an attempt.
+    /// The deadline left no room for an attempt, or the right to send had run out when the connection stood.
     #[error("the deadline passed before anything was sent")]
     Deadline,
     /// The request cannot be expressed in HTTP as it stands.

@@ -11,7 +11,7 @@ use super::answer::{Attempt, Sent, Trouble};
 use super::key::Key;
 use super::outgoing::Outgoing;
 use super::retry;
-use super::transport::{Settings, SetupError, Transport};
+use super::transport::{Allowed, Settings, SetupError, Transport};
 use crate::domain::limits::{STRIPE_ATTEMPT_MS_MAX, STRIPE_CONNECT_MS_MAX};
 use crate::domain::operation::Mode;
 use crate::telemetry::metrics::{Metrics, StripeAttempt};
@@ -92,20 +92,22 @@ impl Client {
         self.send_while(outgoing, deadline, || true).await
     }
 
-    /// The same, asking `allowed` right before each attempt: a process may have slept for a day since it decided to
-    /// send, and then Stripe has forgotten the key.
+    /// The same, asking `allowed` before each attempt and again when its connection stands, right before the request is
+    /// written: a process may have slept for a day since it decided to send, or while it connected, and then Stripe has
+    /// forgotten the key.
     pub async fn send_while(
         &self,
         outgoing: &Outgoing,
         deadline: Option<Instant>,
-        allowed: impl Fn() -> bool,
+        allowed: impl Fn() -> bool + Send + Sync + 'static,
     ) -> Sent {
-        try_until(deadline, allowed, |made| self.attempt(outgoing, made)).await
+        let allowed: Allowed = Arc::new(allowed);
+        try_until(deadline, &*allowed, |made| self.attempt(outgoing, made, Arc::clone(&allowed))).await
     }
 
     /// One attempt in a span of its own (opentelemetry.io/docs/specs/semconv/http/http-spans). The template stands for
     /// the path, and no query or id is told.
-    async fn attempt(&self, outgoing: &Outgoing, made: u32) -> Attempt {
+    async fn attempt(&self, outgoing: &Outgoing, made: u32, allowed: Allowed) -> Attempt {
         let (verb, (address, port)) = (outgoing.verb.as_str(), self.transport.server(outgoing.host));
         let span = tracing::info_span!(
             "stripe",
@@ -121,7 +123,7 @@ impl Client {
             error.type = Empty,
         );
         let started = Instant::now();
-        let attempt = self.transport.exchange(outgoing).instrument(span.clone()).await;
+        let attempt = self.transport.exchange(outgoing, allowed).instrument(span.clone()).await;
         record(&span, &attempt);
         if let Some(metrics) = &self.metrics {
             let end = match &attempt {

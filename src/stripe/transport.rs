@@ -1,16 +1,19 @@
 //! One HTTP exchange with Stripe: the only place that knows the HTTP library. It tries once and decides nothing.
 
 mod base;
+mod gate;
 mod trouble;
 
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::{Bytes, BytesMut};
-use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use reqwest::{Certificate, Method, Request, Response, Url, redirect};
 
 use self::base::Base;
+pub(super) use self::gate::Allowed;
+use self::gate::{Gate, Gated};
 use super::answer::{Answer, Attempt, Trouble};
 use super::key::Key;
 use super::outgoing::{AccountHeader, Body, Outgoing};
@@ -109,9 +112,11 @@ impl Transport {
         self.base(host).server()
     }
 
-    /// Sends once and reads the whole answer, within the time of one attempt.
-    pub(super) async fn exchange(&self, outgoing: &Outgoing) -> Attempt {
-        let Some(request) = self.request(outgoing) else {
+    /// Sends once and reads the whole answer, within the time of one attempt. `allowed` is asked when the connection
+    /// stands and the request is about to be written.
+    pub(super) async fn exchange(&self, outgoing: &Outgoing, allowed: Allowed) -> Attempt {
+        let gate = Gate::new(allowed);
+        let Some(request) = self.request(outgoing, &gate) else {
             return Attempt::NotSent(Trouble::Unsendable);
         };
         let exchange = async {
@@ -125,9 +130,11 @@ impl Transport {
             }
         };
         // Connecting has a shorter limit of its own, so that this one means that something was sent.
-        tokio::time::timeout(self.attempt_timeout, exchange)
-            .await
-            .unwrap_or(Attempt::Broken(Trouble::Timeout))
+        match tokio::time::timeout(self.attempt_timeout, exchange).await {
+            Ok(Attempt::Broken(_)) | Err(_) if gate.has_refused() => Attempt::NotSent(Trouble::Deadline),
+            Ok(attempt) => attempt,
+            Err(_) => Attempt::Broken(Trouble::Timeout),
+        }
     }
 
     fn base(&self, host: Host) -> &Base {
@@ -138,7 +145,7 @@ impl Transport {
     }
 
     /// `None` when HTTP has no way to say it.
-    fn request(&self, outgoing: &Outgoing) -> Option<Request> {
+    fn request(&self, outgoing: &Outgoing, gate: &Gate) -> Option<Request> {
         let url: Url = self.base(outgoing.host).join(&outgoing.path, &outgoing.query)?;
         let (method, key) = match outgoing.verb {
             Verb::Get => (Method::GET, None),
@@ -159,17 +166,20 @@ impl Transport {
             headers.insert(IDEMPOTENCY_KEY, key.parse().ok()?);
         }
         let (content_type, bytes) = match &outgoing.body {
-            Body::Empty => return Some(request),
+            Body::Empty => (None, Bytes::new()),
             Body::Form(text) => {
-                (HeaderValue::from_static("application/x-www-form-urlencoded"), Bytes::from(text.clone()))
+                let form = HeaderValue::from_static("application/x-www-form-urlencoded");
+                (Some(form), Bytes::from(text.clone()))
             }
             Body::Multipart { bytes, .. } if bytes.is_empty() => return None,
             Body::Multipart { boundary, bytes } => {
-                (format!("multipart/form-data; boundary={boundary}").parse().ok()?, bytes.clone())
+                (Some(format!("multipart/form-data; boundary={boundary}").parse().ok()?), bytes.clone())
             }
         };
-        headers.insert(CONTENT_TYPE, content_type);
-        *request.body_mut() = Some(bytes.into());
+        if let Some(content_type) = content_type {
+            headers.insert(CONTENT_TYPE, content_type);
+        }
+        *request.body_mut() = Some(reqwest::Body::wrap(Gated::new(bytes, gate.clone())));
         Some(request)
     }
 }
@@ -201,12 +211,19 @@ async fn read(mut response: Response) -> Attempt {
         retry_after: text(headers, RETRY_AFTER.as_str())
             .and_then(|text| text.parse().ok())
             .map(Duration::from_secs),
+        date_s: text(headers, DATE.as_str()).and_then(unix_s),
         body: body.freeze(),
     })
 }
 
 fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
+}
+
+/// Seconds since the Unix epoch of a date as HTTP writes it (RFC 9110, section 5.6.7).
+fn unix_s(date: &str) -> Option<i64> {
+    let since = httpdate::parse_http_date(date).ok()?.duration_since(UNIX_EPOCH).ok()?;
+    i64::try_from(since.as_secs()).ok()
 }
 
 fn flag(headers: &HeaderMap, name: &str) -> Option<bool> {

@@ -4,6 +4,7 @@ mod seen;
 mod tls;
 
 use std::io::Write as _;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;
 use crate::contract::{Host, Verb};
@@ -28,22 +29,30 @@ fn refund() -> Outgoing {
     }
 }
 
+fn always() -> Allowed {
+    Arc::new(|| true)
+}
+
 /// What one attempt against a server that replies with these bytes comes to.
 async fn first(bytes: impl Into<Vec<u8>>) -> Attempt {
     let script = Script::start(vec![Reply::Bytes(bytes.into())]).await;
-    script.client().attempt(&refund(), 0).await
+    script.client().attempt(&refund(), 0, always()).await
 }
 
 #[tokio::test]
 async fn a_request_carries_its_headers_and_bytes_and_the_answer_comes_back_whole() {
     let headers = "Request-Id: req_1\r\nIdempotent-Replayed: true\r\nStripe-Should-Retry: false\r\nRetry-After: 3\r\n\
-                   Stripe-Notice: old version\r\nStripe-Rate-Limited-Reason: global-rate\r\n";
+                   Stripe-Notice: old version\r\nStripe-Rate-Limited-Reason: global-rate\r\n\
+                   Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n";
     let script = Script::start(vec![reply(200, headers, r#"{"id":"re_1"}"#)]).await;
     let sent = script.client().send(&refund(), None).await;
     let answer = sent.answer().unwrap();
     assert_eq!((answer.status, answer.request_id.as_deref(), answer.replayed), (200, Some("req_1"), true));
     assert_eq!((answer.should_retry, answer.retry_after), (Some(false), Some(Duration::from_secs(3))));
-    assert_eq!(answer.rate_limited_reason.as_deref(), Some("global-rate"));
+    assert_eq!(
+        (answer.rate_limited_reason.as_deref(), answer.date_s),
+        (Some("global-rate"), Some(784_111_777))
+    );
     assert_eq!(answer.json().unwrap()["id"], "re_1");
 
     let request = script.requests().await.remove(0);
@@ -56,11 +65,12 @@ async fn a_request_carries_its_headers_and_bytes_and_the_answer_comes_back_whole
         "stripe-account: acct_1",
         "idempotency-key: tg1-key",
         "content-type: application/x-www-form-urlencoded",
+        &format!("content-length: {}", BODY.len()),
         concat!("user-agent: tollgate/", env!("CARGO_PKG_VERSION")),
     ] {
         assert!(head.lines().any(|sent| sent == line), "{line} is not in\n{head}");
     }
-    assert!(!head.contains("traceparent"), "{head}");
+    assert!(!head.contains("traceparent") && !head.contains("transfer-encoding"), "{head}");
 }
 
 #[tokio::test]
@@ -75,7 +85,9 @@ async fn only_a_post_carries_an_idempotency_key() {
             request.starts_with(&format!("{} /v1/refunds?expand[0]=charge HTTP/1.1", verb.as_str())),
             "{request}"
         );
-        assert!(!request.contains("idempotency-key") && !request.contains("stripe-account"), "{request}");
+        for absent in ["idempotency-key", "stripe-account", "content-length", "transfer-encoding"] {
+            assert!(!request.contains(absent), "{request}");
+        }
     }
 }
 
@@ -139,7 +151,7 @@ async fn half_an_answer_is_none() {
 async fn an_answer_that_never_comes_is_broken_when_the_time_of_an_attempt_is_over() {
     let script = Script::start(vec![Reply::Silence, reply(200, "", "{}")]).await;
     let options = Options { attempt_timeout: Duration::from_millis(300), ..script.options("http") };
-    let attempt = Client::new(&options).unwrap().attempt(&refund(), 0).await;
+    let attempt = Client::new(&options).unwrap().attempt(&refund(), 0, always()).await;
     assert_eq!(attempt, Attempt::Broken(Trouble::Timeout));
 }
 
@@ -176,7 +188,7 @@ async fn nothing_was_sent_where_nobody_listens() {
     quiet.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let api_base = format!("http://{}", quiet.local_addr().unwrap());
     let options = Options { api_base, ..Script::start(Vec::new()).await.options("http") };
-    let attempt = Client::new(&options).unwrap().attempt(&refund(), 0).await;
+    let attempt = Client::new(&options).unwrap().attempt(&refund(), 0, always()).await;
     assert_eq!(attempt, Attempt::NotSent(Trouble::Connect));
 }
 
@@ -251,4 +263,18 @@ async fn what_is_not_allowed_any_more_after_the_pause_is_not_sent_again() {
     .await;
     assert_eq!(sent.attempts, [Attempt::Broken(Trouble::Reset), Attempt::NotSent(Trouble::Deadline)]);
     assert_eq!((made.get(), sent.requests()), (1, 1));
+}
+
+#[tokio::test]
+async fn what_is_not_allowed_any_more_once_connected_is_not_sent_at_all() {
+    let empty = Outgoing { body: Body::Form(String::new()), ..refund() };
+    let delete = Outgoing { verb: Verb::Delete, body: Body::Empty, idempotency_key: None, ..refund() };
+    for outgoing in [refund(), empty, delete] {
+        let script = Script::start(vec![Reply::Silence]).await;
+        let asked = AtomicU32::new(0);
+        let once = move || asked.fetch_add(1, Ordering::SeqCst) == 0;
+        let sent = script.client().send_while(&outgoing, None, once).await;
+        assert_eq!(sent.attempts, [Attempt::NotSent(Trouble::Deadline)], "{:?}", outgoing.verb);
+        assert_eq!((sent.requests(), script.requests().await.concat()), (0, String::new()));
+    }
 }

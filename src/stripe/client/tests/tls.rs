@@ -10,11 +10,13 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 use super::*;
+use crate::domain::clock::{Clock as _, ManualClock};
 
 const LOOPBACK_PEM: &[u8] = include_bytes!("loopback.pem");
 
-/// Answers one connection to a loopback address with an empty object and gives back what it could decrypt.
-fn serve(at: [u8; 4]) -> (SocketAddr, JoinHandle<Vec<u8>>) {
+/// Answers one connection to a loopback address with an empty object and gives back what it could decrypt. `accepted` is
+/// called before the handshake.
+fn serve(at: [u8; 4], accepted: impl FnOnce() + Send + 'static) -> (SocketAddr, JoinHandle<Vec<u8>>) {
     let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()
         .unwrap()
@@ -28,7 +30,9 @@ fn serve(at: [u8; 4]) -> (SocketAddr, JoinHandle<Vec<u8>>) {
     let address = listener.local_addr().unwrap();
     let served = thread::spawn(move || {
         let connection = ServerConnection::new(Arc::new(config)).unwrap();
-        let mut stream = StreamOwned::new(connection, listener.accept().unwrap().0);
+        let (stream, _) = listener.accept().unwrap();
+        accepted();
+        let mut stream = StreamOwned::new(connection, stream);
         let (mut received, mut buffer) = (Vec::new(), [0; 4096]);
         while !received.ends_with(BODY.as_bytes()) {
             match stream.read(&mut buffer) {
@@ -51,7 +55,7 @@ fn client(address: &str, extra_roots_pem: Option<Vec<u8>>) -> Client {
 
 #[tokio::test]
 async fn nothing_is_sent_to_a_server_whose_certificate_is_not_trusted() {
-    let (address, served) = serve([127, 0, 0, 1]);
+    let (address, served) = serve([127, 0, 0, 1], || ());
     let sent = client(&address.to_string(), None).send(&refund(), None).await;
     assert_eq!(sent.attempts, [Attempt::NotSent(Trouble::Tls)]);
     assert!(served.join().unwrap().is_empty());
@@ -59,12 +63,12 @@ async fn nothing_is_sent_to_a_server_whose_certificate_is_not_trusted() {
 
 #[tokio::test]
 async fn an_extra_authority_is_trusted_for_its_own_names_only() {
-    let (address, served) = serve([127, 0, 0, 1]);
+    let (address, served) = serve([127, 0, 0, 1], || ());
     let sent = client(&address.to_string(), Some(LOOPBACK_PEM.to_vec())).send(&refund(), None).await;
     assert_eq!(sent.answer().map(|answer| answer.status), Some(200), "{sent:?}");
     assert!(served.join().unwrap().ends_with(BODY.as_bytes()));
 
-    let (address, served) = serve([127, 0, 0, 2]);
+    let (address, served) = serve([127, 0, 0, 2], || ());
     let sent = client(&address.to_string(), Some(LOOPBACK_PEM.to_vec())).send(&refund(), None).await;
     assert_eq!(sent.attempts, [Attempt::NotSent(Trouble::Tls)]);
     assert!(served.join().unwrap().is_empty());
@@ -77,4 +81,15 @@ fn extra_authorities_that_cannot_be_read_are_refused() {
         let options = Options { extra_roots_pem: Some(pem.into()), ..Options::new(key.clone()) };
         assert!(matches!(Client::new(&options), Err(SetupError::Roots | SetupError::Library)), "{pem}");
     }
+}
+
+#[tokio::test]
+async fn a_right_to_send_that_ran_out_while_connecting_is_gone() {
+    let clock = Arc::new(ManualClock::at(0));
+    let (passing, hour) = (Arc::clone(&clock), Duration::from_secs(3_600));
+    let (address, served) = serve([127, 0, 0, 1], move || passing.advance(hour));
+    let client = client(&address.to_string(), Some(LOOPBACK_PEM.to_vec()));
+    let sent = client.send_while(&refund(), None, move || clock.monotonic() < hour).await;
+    assert_eq!(sent.attempts, [Attempt::NotSent(Trouble::Deadline)]);
+    assert!(served.join().unwrap().is_empty());
 }
