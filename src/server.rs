@@ -20,10 +20,12 @@ use audit_log::AuditLog;
 use crate::audit::{self, Auditor, Strangers};
 use crate::config::Config;
 use crate::domain::caller::Caller;
-use crate::domain::clock::Clock;
+use crate::domain::clock::{Clock, UnixMillis};
 use crate::domain::drain::{Drain, Trigger};
 use crate::domain::fingerprint::HashKey;
-use crate::domain::limits::{UPLOADS_AT_ONCE_MAX, WAITS_AT_ONCE_MAX};
+use crate::domain::limits::{
+    CLOCK_DIFFERENCE_MS_MAX, UPLOADS_AT_ONCE_MAX, WAITS_AT_ONCE_MAX,
+};
 use crate::domain::operation::Mode;
 use crate::domain::planted;
 use crate::events::{self, Feed};
@@ -130,7 +132,7 @@ pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Running, Err
         move || store.lazily_dropped()
     });
     let client = client(&config, &metrics)?;
-    let account = account(&client, &store).await?;
+    let (account, clock_is_right) = account(&client, &store, clock.as_ref()).await?;
     planted::point("start-account");
     let feed = Feed::new(store.clone(), Arc::clone(&clock), config.feed.checkpoint_interval);
     let key = HashKey::new(store.secret(HASH_KEY).await?);
@@ -155,8 +157,7 @@ pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Running, Err
         drain: drain.clone(),
     };
     let readiness = ops::Readiness::default();
-    let left = gateway.ledger.recover().await?;
-    tracing::info!(unknown = left.unknown, needs_operator = left.needs_operator, "the ledger was read");
+    recover(&gateway.ledger, clock_is_right).await?;
     let gateway = Arc::new(gateway);
     show_unresolved(&metrics, gateway.ledger.clone());
     let api = Api {
@@ -188,6 +189,16 @@ pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Running, Err
         open_changes,
         audit_log,
     })
+}
+
+/// Learns what an earlier start left unresolved.
+async fn recover(ledger: &Ledger, clock_is_right: bool) -> Result<(), Error> {
+    let left = ledger.recover().await?;
+    if !clock_is_right {
+        ledger.distrust_clock().await?;
+    }
+    tracing::info!(unknown = left.unknown, needs_operator = left.needs_operator, "the ledger was read");
+    Ok(())
 }
 
 /// Shows from now on how many operations are not settled.
@@ -243,11 +254,23 @@ fn client(config: &Config, metrics: &Metrics) -> Result<Client, Error> {
     Ok(Client::new(&options)?)
 }
 
-/// The account behind the key: asked of Stripe, and pinned in the store, since it is part of every operation's name.
-async fn account(client: &Client, store: &Store) -> Result<Account, Error> {
+/// Whether the wall clock agrees with Stripe's, as far as Stripe told.
+fn is_right(wall_ms: UnixMillis, stripe_s: Option<i64>) -> bool {
+    let Some(stripe_ms) = stripe_s.map(|seconds| seconds.saturating_mul(1_000)) else { return true };
+    let is_right = wall_ms.abs_diff(stripe_ms) <= CLOCK_DIFFERENCE_MS_MAX;
+    if !is_right {
+        tracing::error!(wall_ms, stripe_ms, "the machine's clock disagrees with Stripe's; set it right");
+    }
+    is_right
+}
+
+/// The account behind the key: asked of Stripe, and pinned in the store, since it is part of every operation's name. With
+/// it comes whether the wall clock is right.
+async fn account(client: &Client, store: &Store, clock: &dyn Clock) -> Result<(Account, bool), Error> {
     let found = client.own_account(Some(Instant::now() + ACCOUNT_WAIT)).await;
+    let clock_is_right = is_right(clock.wall(), found.as_ref().ok().and_then(|found| found.date_s));
     let pinned = store.setting(PINNED_ACCOUNT).await?.map(|id| String::from_utf8_lossy(&id).into_owned());
-    let id = match (found, pinned) {
+    let id = match (found.map(|found| found.id), pinned) {
         (Ok(found), Some(pinned)) if found != pinned => return Err(Error::OtherAccount { found, pinned }),
         (Ok(found), None) => {
             store.keep_setting(PINNED_ACCOUNT, found.clone().into_bytes()).await?;
@@ -261,7 +284,7 @@ async fn account(client: &Client, store: &Store) -> Result<Account, Error> {
         (Err(error), _) => return Err(error.into()),
     };
     let alias = "default".to_owned();
-    Ok(Account { alias, id, mode: client.mode(), header: AccountHeader::None })
+    Ok((Account { alias, id, mode: client.mode(), header: AccountHeader::None }, clock_is_right))
 }
 
 fn callers(config: &Config) -> Callers {
@@ -276,4 +299,16 @@ fn webhook_options(config: &Config, feed: Feed, clock: Arc<dyn Clock>, metrics: 
     // The sender lives as long as nobody swaps secrets, which is for ever in this form.
     let (_, endpoints) = watch::channel(Arc::new(BTreeMap::from([(String::new(), endpoint)])));
     webhook::Options { feed, endpoints, livemode: config.mode == Mode::Live, clock, metrics }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_is_wrong_when_stripe_says_so() {
+        assert!(is_right(1_060_000, Some(1_000)) && is_right(940_000, Some(1_000)));
+        assert!(!is_right(1_060_001, Some(1_000)) && !is_right(939_999, Some(1_000)));
+        assert!(is_right(0, None) && !is_right(0, Some(i64::MAX)));
+    }
 }

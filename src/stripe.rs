@@ -13,7 +13,7 @@ mod script;
 pub mod signature;
 mod transport;
 
-pub use account::AccountError;
+pub use account::{AccountError, OwnAccount};
 pub use answer::{Answer, Attempt, Sent, Trouble};
 pub use client::{Client, Options};
 pub use error::StripeError;

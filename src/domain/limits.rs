@@ -58,6 +58,8 @@ pub const RESEND_MS_MAX: i64 = 23 * 3_600_000;
 /// How far the wall clock may lie behind the last entry of an operation before its age counts as not known, in
 /// milliseconds.
 pub const CLOCK_BEHIND_MS_MAX: i64 = 60_000;
+/// How far the wall clock and Stripe's may differ at a start before the wall clock counts as wrong, in milliseconds.
+pub const CLOCK_DIFFERENCE_MS_MAX: u64 = 60_000;
 /// How long after its intent was stored a change may be sent, in milliseconds. A process that was stopped for longer
 /// has lost its right to send.
 pub const SEND_LEASE_MS: i64 = 5 * 60_000;

@@ -8,7 +8,7 @@ use super::flights::Place;
 use super::resolve::Entry;
 use super::state::{Record, Unreadable};
 use super::{Census, Error, Ledger, lease, not_recorded};
-use crate::domain::clock::Moment;
+use crate::domain::clock::{Moment, UnixMillis};
 use crate::domain::limits::LEDGER_PAGE_OPERATIONS;
 use crate::domain::operation::OperationHash;
 use crate::store::{Batch, Setting, StoredOperation};
@@ -94,6 +94,17 @@ impl Ledger {
             *self.seen() = Some(seen);
         }
         Ok(())
+    }
+
+    /// Marks every unresolved operation of an earlier run of the machine: the wall clock was found to be wrong, and
+    /// nothing else tells their age. To be called after [`Ledger::recover`], before the first call.
+    ///
+    /// # Errors
+    /// When the store cannot be read or written.
+    pub async fn distrust_clock(&self) -> Result<(), Error> {
+        // Beside this, whatever the clock shows is a time that it was set back to.
+        *self.seen() = Some(Moment { wall_ms: UnixMillis::MAX, ..self.clock.now() });
+        self.watch_clock().await
     }
 
     /// Whether every entry that needs a mark has one now.

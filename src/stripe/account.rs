@@ -29,12 +29,21 @@ pub enum AccountError {
     Foreign,
 }
 
+/// What Stripe tells of a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnAccount {
+    /// The account's id, `acct_...`.
+    pub id: String,
+    /// When it was told, by Stripe's clock, in seconds since the Unix epoch.
+    pub date_s: Option<i64>,
+}
+
 impl Client {
-    /// The id of the key's own account, `acct_...` (docs.stripe.com/api/accounts/retrieve).
+    /// The key's own account (docs.stripe.com/api/accounts/retrieve).
     ///
     /// # Errors
     /// When Stripe does not tell.
-    pub async fn own_account(&self, deadline: Option<Instant>) -> Result<String, AccountError> {
+    pub async fn own_account(&self, deadline: Option<Instant>) -> Result<OwnAccount, AccountError> {
         let outgoing = Outgoing {
             verb: Verb::Get,
             host: Host::Api,
@@ -50,7 +59,7 @@ impl Client {
     }
 }
 
-fn account_of(sent: &Sent) -> Result<String, AccountError> {
+fn account_of(sent: &Sent) -> Result<OwnAccount, AccountError> {
     let answer = match sent.last() {
         Some(Attempt::Answered(answer)) => answer,
         Some(Attempt::NotSent(trouble) | Attempt::Broken(trouble)) => {
@@ -66,7 +75,8 @@ fn account_of(sent: &Sent) -> Result<String, AccountError> {
     }
     let account = answer.json().filter(|json| json.get("object").is_some_and(|object| object == "account"));
     let id = account.as_ref().and_then(|account| account.get("id")?.as_str());
-    id.filter(|id| id.starts_with("acct_")).map(str::to_owned).ok_or(AccountError::Foreign)
+    let id = id.filter(|id| id.starts_with("acct_")).ok_or(AccountError::Foreign)?;
+    Ok(OwnAccount { id: id.to_owned(), date_s: answer.date_s })
 }
 
 #[cfg(test)]
@@ -77,10 +87,11 @@ mod tests {
     #[test]
     fn only_an_account_is_taken_for_one() {
         let told = |status, body: &'static str| {
-            let answer = Answer { status, body: body.into(), ..Answer::default() };
+            let answer = Answer { status, body: body.into(), date_s: Some(7), ..Answer::default() };
             account_of(&Sent { attempts: vec![Attempt::Answered(answer)] })
         };
-        assert_eq!(told(200, r#"{"id":"acct_1","object":"account"}"#), Ok("acct_1".to_owned()));
+        let own = OwnAccount { id: "acct_1".to_owned(), date_s: Some(7) };
+        assert_eq!(told(200, r#"{"id":"acct_1","object":"account"}"#), Ok(own));
         for foreign in
             ["<html>", "{}", r#"{"id":"re_1","object":"refund"}"#, r#"{"id":1,"object":"account"}"#]
         {

@@ -69,6 +69,20 @@ async fn a_clock_that_is_set_back_while_nobody_runs_is_noticed_at_the_start() {
     assert_eq!(stage.look("500").await.why(), Some(Stuck::ClockSetBack));
 }
 
+#[tokio::test]
+async fn a_clock_that_is_found_to_be_wrong_tells_no_age_of_an_earlier_run() {
+    let stage = Stage::new();
+    let sent = stage.ticket("500").await;
+    stage.settle(sent, Attempt::Broken(Trouble::Timeout)).await;
+    stage.ledger.distrust_clock().await.unwrap();
+    drop(stage.ticket("500").await);
+    stage.clock.reboot();
+    let stage = stage.restart().await;
+    stage.ledger.recover().await.unwrap();
+    stage.ledger.distrust_clock().await.unwrap();
+    assert_eq!(stage.look("500").await.why(), Some(Stuck::ClockSetBack));
+}
+
 /// Prunes until nothing is left to do; the store indexes in its own time, and only then are entries seen.
 async fn prune_until(stage: &Stage, dropped: usize) {
     let mut total = 0;
