@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::sync::{RwLock, Semaphore, watch};
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
@@ -24,7 +24,7 @@ use crate::domain::clock::{Clock, UnixMillis};
 use crate::domain::drain::{Drain, Trigger};
 use crate::domain::fingerprint::HashKey;
 use crate::domain::limits::{
-    CLOCK_DIFFERENCE_MS_MAX, UPLOADS_AT_ONCE_MAX, WAITS_AT_ONCE_MAX,
+    CHANGES_AT_ONCE_MAX, CLOCK_DIFFERENCE_MS_MAX, UPLOADS_AT_ONCE_MAX, WAITS_AT_ONCE_MAX,
 };
 use crate::domain::operation::Mode;
 use crate::domain::planted;
@@ -113,7 +113,7 @@ pub struct Running {
     trigger: Trigger,
     readiness: ops::Readiness,
     tasks: JoinSet<()>,
-    open_changes: Arc<RwLock<()>>,
+    open_changes: Arc<Semaphore>,
     audit_log: AuditLog,
 }
 
@@ -139,7 +139,7 @@ pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Running, Err
     let auditor = Auditor::open(store.clone(), Arc::clone(&clock), config.audit.retention_days).await?;
     let strangers = Strangers::default();
     let (audit_log, notarized) = audit_log::start(&config, &store, &auditor, &strangers, &metrics).await?;
-    let open_changes = Arc::default();
+    let open_changes = Arc::new(Semaphore::new(CHANGES_AT_ONCE_MAX as usize));
     let (trigger, drain) = Drain::channel();
     let gateway = Gateway {
         ledger: Ledger::new(store.clone(), Arc::clone(&clock), key),
@@ -227,7 +227,7 @@ impl Running {
         self.trigger.begin();
         while self.tasks.join_next().await.is_some() {}
         // A change whose caller has gone is still to be put on record.
-        if timeout_at(latest, self.open_changes.write()).await.is_err() {
+        if timeout_at(latest, self.open_changes.acquire_many(CHANGES_AT_ONCE_MAX)).await.is_err() {
             tracing::warn!("a change was cut at the end of the grace period; its outcome is unknown");
         }
         self.audit_log.stop().await;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{RwLock, Semaphore};
+use tokio::sync::Semaphore;
 
 use super::context::{Account, Context};
 use super::fault::Fault;
@@ -39,8 +39,8 @@ pub struct Gateway {
     pub account: Account,
     /// Counts.
     pub metrics: Metrics,
-    /// Held for reading by every change that is under way, so that the end can wait for all of them.
-    pub open_changes: Arc<RwLock<()>>,
+    /// Places for changes that are under way, whether their callers wait or not; the end waits until all are free.
+    pub open_changes: Arc<Semaphore>,
     /// What is doubted about a refund, and what follows from a doubt.
     pub guards: Guards,
     /// Places for callers who wait for what comes of a change.

@@ -48,7 +48,11 @@ impl Gateway {
         let line =
             self.line(M::SPEC.full_name(), &context, M::local(&received.message).operation, audit.id.clone());
         let gateway = Arc::clone(&self);
-        let open = Arc::clone(&self.open_changes).read_owned().await;
+        let Ok(open) = Arc::clone(&self.open_changes).try_acquire_owned() else {
+            let fault = outcome::crowded();
+            self.keep_refused(audit, &fault);
+            return self.account_for(&line, Err::<Done<_>, _>(fault));
+        };
         // A task of its own: when the caller leaves or its deadline passes, the wait ends and not the change.
         let change = async move {
             let answer = gateway.to_the_end::<M>(&context, &received, build, audit).await;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::fault::{Code, Fault, Reason, Retry};
 use super::refusal;
-use crate::domain::limits::FOUND_IDS_SHOWN_MAX;
+use crate::domain::limits::{CHANGES_AT_ONCE_MAX, FOUND_IDS_SHOWN_MAX};
 use crate::domain::operation::OperationHash;
 use crate::ledger::{self, Case, Refusal, Stuck, Witness};
 use crate::store;
@@ -112,6 +112,14 @@ pub(super) fn took_effect(object_id: &str, why: &str) -> Fault {
     Fault::new(Code::Unavailable, Reason::StripeUnavailable, message)
         .with("took_effect", "true")
         .with("object_id", object_id)
+        .retry(Retry::After(ASK_AGAIN_AFTER))
+}
+
+/// Too many changes are under way; this one was neither sent nor put on record.
+pub(super) fn crowded() -> Fault {
+    let message = format!("{CHANGES_AT_ONCE_MAX} changes are under way, the most at once; nothing was sent");
+    Fault::new(Code::ResourceExhausted, Reason::Overloaded, message)
+        .with("limit", "CHANGES_AT_ONCE_MAX")
         .retry(Retry::After(ASK_AGAIN_AFTER))
 }
 
