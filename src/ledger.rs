@@ -44,7 +44,7 @@ pub use transition::{Known, Sending};
 use crate::audit;
 use crate::domain::clock::{Clock, Moment};
 use crate::domain::fingerprint::{Fingerprint, HashKey};
-use crate::domain::limits::{FLIGHT_WAIT_MS_MAX, SUPERSEDED_PAGE_RECORDS};
+use crate::domain::limits::{AUDIT_READ_BYTES_MAX, FLIGHT_WAIT_MS_MAX, SUPERSEDED_PAGE_RECORDS};
 use crate::domain::operation::{Operation, OperationHash};
 use crate::domain::planted;
 use crate::store::{self, AuditRow, Batch, OperationRow, Store};
@@ -256,7 +256,8 @@ impl Ledger {
         let mut after = record.audit_before;
         loop {
             let page =
-                self.store.audit_with(path, after, SUPERSEDED_PAGE_RECORDS).await.map_err(Error::Unread)?;
+                self.store.audit_with(path, after, SUPERSEDED_PAGE_RECORDS, AUDIT_READ_BYTES_MAX).await;
+            let page = page.map_err(Error::Unread)?;
             let Some(last) = page.last() else { return Ok(false) };
             after = last.sequence;
             for stored in &page {

@@ -36,6 +36,7 @@ use self::files::Folder;
 use self::limits::{BATCH_BYTES_MAX, QUEUE_BATCHES_MAX, READERS_MAX, SEARCHERS_MAX};
 use self::readers::Readers;
 use self::shared::Shared;
+use self::terms::Window;
 use self::writer::{Job, Opened, Pending, Writer};
 use crate::domain::clock::UnixMillis;
 use crate::domain::operation::OperationHash;
@@ -241,7 +242,8 @@ impl Store {
         self.readers.read(move |connection| query::position_received_at(connection, time, head)).await
     }
 
-    /// Events with this term after `position` in log order, at most `count_max`.
+    /// Events with this term after `position` in log order, within the limits of [`Store::events_after`]. Only an empty
+    /// answer is the end.
     ///
     /// # Errors
     /// Whatever the disk says.
@@ -250,11 +252,11 @@ impl Store {
         term: &str,
         position: u64,
         count_max: usize,
+        bytes_max: usize,
     ) -> Result<Vec<StoredEvent>, Error> {
-        let (terms, term, after, head) = (self.terms, term.to_owned(), stored(position), stored(self.head()));
-        self.readers
-            .read(move |connection| terms.events_with(connection, &term, after, head, count_max))
-            .await
+        let (terms, term) = (self.terms, term.to_owned());
+        let window = Window { after: stored(position), head: stored(self.head()), count_max, bytes_max };
+        self.readers.read(move |connection| terms.events_with(connection, &term, window)).await
     }
 
     /// Audit records after `sequence` (0 for all) in the order of their commits, at most `count_max`.
@@ -275,7 +277,8 @@ impl Store {
         self.searchers.read(move |connection| query::audit_before(connection, sequence, count_max)).await
     }
 
-    /// Audit records with this term after `sequence`, in the order of their commits, at most `count_max`.
+    /// Audit records with this term after `sequence`, in the order of their commits: at most `count_max` of them, and no
+    /// more once they exceed `bytes_max`; a record that is larger alone still comes. Only an empty answer is the end.
     ///
     /// # Errors
     /// Whatever the disk says.
@@ -284,12 +287,12 @@ impl Store {
         term: &str,
         sequence: u64,
         count_max: usize,
+        bytes_max: usize,
     ) -> Result<Vec<StoredAudit>, Error> {
-        let (terms, term, after, head) =
-            (self.terms, term.to_owned(), stored(sequence), stored(self.audit_sequence()));
-        self.searchers
-            .read(move |connection| terms.audit_with(connection, &term, after, head, count_max))
-            .await
+        let (terms, term) = (self.terms, term.to_owned());
+        let head = stored(self.audit_sequence());
+        let window = Window { after: stored(sequence), head, count_max, bytes_max };
+        self.searchers.read(move |connection| terms.audit_with(connection, &term, window)).await
     }
 
     /// The sequence of the newest durable audit record, 0 before the first; it announces every change.

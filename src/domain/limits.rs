@@ -156,6 +156,8 @@ pub const OPERATIONS_SEARCHED_MAX: usize = 10_000;
 pub const FOUND_IDS_SHOWN_MAX: usize = 10;
 /// Audit records that are read at once while searching.
 pub const AUDIT_READ_RECORDS: usize = 256;
+/// Bytes of audit records that are read at once by a name, beyond the first record.
+pub const AUDIT_READ_BYTES_MAX: usize = 1 << 20;
 /// Audit records in one message of an export; a record has some 1 KB.
 pub const AUDIT_EXPORT_RECORDS: usize = 256;
 /// Audit records that are looked at for one page, whether they match or not.
@@ -164,5 +166,7 @@ pub const AUDIT_PAGE_SEARCHED_MAX: usize = 10_000;
 pub const TRACE_RECORDS_MAX: usize = 500;
 /// Events that one name brings into a trace.
 pub const TRACE_EVENTS_MAX: usize = 200;
+/// Bytes of audit records, or of events, that one name brings into a trace, beyond the first.
+pub const TRACE_BYTES_MAX: usize = 4 << 20;
 /// Orders that one trace is about.
 pub const TRACE_ORDERS_MAX: usize = 20;

@@ -11,7 +11,7 @@ use super::listing::{self, Page, Query};
 use super::subscription::Subscription;
 use crate::domain::clock::{Clock, UnixMillis};
 use crate::domain::cursor::Cursor;
-use crate::domain::limits::EVENT_DISORDER_MS_MAX;
+use crate::domain::limits::{EVENT_BATCH_BYTES_MAX, EVENT_DISORDER_MS_MAX};
 use crate::proto::v1::EventSource;
 use crate::store::{self, Appended, Batch, NewEvent, Store, StoredEvent};
 
@@ -147,7 +147,8 @@ impl Feed {
         Ok(found.filter(|stored| stored.event.account == account))
     }
 
-    /// Events that concern the object `id`, after `position` in log order, at most `count_max`.
+    /// Events that concern the object `id`, after `position` in log order: at most `count_max`, and fewer where they are
+    /// large. Only an empty answer is the end.
     ///
     /// # Errors
     /// When the store failed.
@@ -157,7 +158,7 @@ impl Feed {
         position: u64,
         count_max: usize,
     ) -> Result<Vec<StoredEvent>, store::Error> {
-        self.store.events_with(id, position, count_max).await
+        self.store.events_with(id, position, count_max, EVENT_BATCH_BYTES_MAX).await
     }
 
     /// The position of the newest event, 0 before the first; it announces every change.

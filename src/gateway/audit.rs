@@ -15,7 +15,9 @@ use crate::audit::entry::Entry;
 use crate::audit::{Month, Phase, Record};
 use crate::contract::{Params, Sensitivity, Violations};
 use crate::domain::caller::Caller;
-use crate::domain::limits::{AUDIT_EXPORT_RECORDS, CHECKPOINTS_LISTED_MAX, PAGE_ITEMS_DEFAULT};
+use crate::domain::limits::{
+    AUDIT_EXPORT_RECORDS, AUDIT_READ_BYTES_MAX, CHECKPOINTS_LISTED_MAX, PAGE_ITEMS_DEFAULT,
+};
 use crate::proto::v1::{
     CallInfo, EraseAuditKeyRequest, EraseAuditKeyResponse, ExportAuditRecordsRequest,
     ExportAuditRecordsResponse, ExportedAuditRecord, GetAuditRecordRequest, GetAuditRecordResponse,
@@ -52,7 +54,8 @@ impl Gateway {
     ) -> Result<GetAuditRecordResponse, Fault> {
         let read = async {
             checked(Violations::of(request))?;
-            let found = self.store.audit_with(&request.id, 0, 1).await.map_err(|error| unread(&error))?;
+            let found = self.store.audit_with(&request.id, 0, 1, AUDIT_READ_BYTES_MAX).await;
+            let found = found.map_err(|error| unread(&error))?;
             let found = found.into_iter().filter(|stored| stored.row.id == request.id);
             let seen =
                 found.filter_map(|stored| visible(&context.caller, &stored).map(|record| (stored, record)));

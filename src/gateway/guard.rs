@@ -9,7 +9,7 @@ use super::fault::{Code, Fault, Reason, Retry};
 use super::outcome;
 use crate::config::{GuardMode, Guards};
 use crate::contract::Guard;
-use crate::domain::limits::GUARD_EVENTS_MAX;
+use crate::domain::limits::{EVENT_BATCH_EVENTS_MAX, GUARD_EVENTS_MAX};
 use crate::ledger::{Asked, Preview, Sending};
 use crate::proto::v1::{Advice, AdviceTopic};
 
@@ -29,9 +29,7 @@ impl Gateway {
         if !matches!(preview, Preview::Send { how: Sending::New | Sending::NextGeneration, .. }) {
             return Ok(Vec::new());
         }
-        let events = self.feed.about(target, 0, GUARD_EVENTS_MAX).await;
-        let events = events.map_err(|error| outcome::store_down(&error, "nothing was sent"))?;
-        let payment = Payment::known_from(target, events.iter().map(|stored| &stored.event));
+        let payment = self.payment(target).await?;
         let amount = param("amount").and_then(|amount| amount.parse().ok());
         let mut advice = Vec::new();
         for (guard, mode) in on {
@@ -48,6 +46,18 @@ impl Gateway {
             }
         }
         Ok(advice)
+    }
+
+    /// What the log tells of the payment, read step by step, since events may be large.
+    async fn payment(&self, target: &str) -> Result<Payment, Fault> {
+        let (mut payment, mut read, mut left) = (Payment::default(), 0, GUARD_EVENTS_MAX);
+        loop {
+            let events = self.feed.about(target, read, left.min(EVENT_BATCH_EVENTS_MAX)).await;
+            let events = events.map_err(|error| outcome::store_down(&error, "nothing was sent"))?;
+            let Some(last) = events.last() else { return Ok(payment) };
+            (read, left) = (last.position, left.saturating_sub(events.len()));
+            payment.learn(target, events.iter().map(|stored| &stored.event));
+        }
     }
 }
 

@@ -68,7 +68,8 @@ impl Gateway {
                     break;
                 }
             };
-            let full = batch.len() == EVENT_BATCH_EVENTS_MAX;
+            // Large events make a short batch, so only an empty one is the last.
+            let full = !batch.is_empty();
             for stored in batch {
                 read = stored.position;
                 if let Some(seen) = Seen::told(stages, &stored, kind, &id) {

@@ -47,6 +47,24 @@ enum Log {
     Events = 2,
 }
 
+/// Which rows are asked for: those beyond `after` and up to `head`, within the limits of one answer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Window {
+    pub(super) after: i64,
+    pub(super) head: i64,
+    /// Most rows.
+    pub(super) count_max: usize,
+    /// Bytes that the rows behind the first do not exceed.
+    pub(super) bytes_max: usize,
+}
+
+/// Rows found so far.
+struct Page<T> {
+    rows: Vec<T>,
+    bytes: usize,
+    full: bool,
+}
+
 /// A row of the index, in the index's own order.
 type Entry = (i64, i64, i64, i64);
 
@@ -108,31 +126,30 @@ impl Terms {
         })
     }
 
-    /// Audit records with this term after `after` up to `head`, at most `count_max`.
+    /// Audit records with this term.
     pub(super) fn audit_with(
         self,
         connection: &Connection,
         term: &str,
-        after: i64,
-        head: i64,
-        count_max: usize,
+        window: Window,
     ) -> rusqlite::Result<Vec<StoredAudit>> {
-        find(connection, Log::Audit, term, after, head, count_max, |seq| {
-            Ok(query::audit(connection, seq)?.filter(|row| contains(&self.of_audit(row), term)))
+        find(connection, Log::Audit, term, window, |seq| {
+            let row = query::audit(connection, seq)?.filter(|row| contains(&self.of_audit(row), term));
+            Ok(row.map(|row| (row.row.bytes(), row)))
         })
     }
 
-    /// Events with this term after `after` up to `head`, at most `count_max`.
+    /// Events with this term.
     pub(super) fn events_with(
         self,
         connection: &Connection,
         term: &str,
-        after: i64,
-        head: i64,
-        count_max: usize,
+        window: Window,
     ) -> rusqlite::Result<Vec<StoredEvent>> {
-        find(connection, Log::Events, term, after, head, count_max, |seq| {
-            Ok(query::event_at(connection, seq)?.filter(|row| contains(&(self.event)(&row.event), term)))
+        find(connection, Log::Events, term, window, |seq| {
+            let row = query::event_at(connection, seq)?;
+            let row = row.filter(|row| contains(&(self.event)(&row.event), term));
+            Ok(row.map(|row| (row.event.json.len(), row)))
         })
     }
 
@@ -205,41 +222,54 @@ fn advance(
 }
 
 /// Rows of one log in their order: what the index points at, bucket by bucket, and then all that it does not know yet.
-/// `read` looks at the row itself, since two terms may share a hash.
+/// `read` looks at the row itself, since two terms may share a hash, and tells its bytes.
 fn find<T>(
     connection: &Connection,
     log: Log,
     term: &str,
-    after: i64,
-    head: i64,
-    count_max: usize,
-    read: impl Fn(i64) -> rusqlite::Result<Option<T>>,
+    window: Window,
+    read: impl Fn(i64) -> rusqlite::Result<Option<(usize, T)>>,
 ) -> rusqlite::Result<Vec<T>> {
-    if after >= head {
+    let Window { after, head, count_max, .. } = window;
+    if after >= head || count_max == 0 {
         return Ok(Vec::new());
     }
     // One moment for the index and the rows beyond it.
     let moment = connection.unchecked_transaction()?;
     let indexed = counter(&moment, log.indexed())?.min(head);
-    let mut found = Vec::new();
+    let mut page = Page { rows: Vec::new(), bytes: 0, full: false };
     let mut pointed = moment.prepare_cached(
         "SELECT seq FROM terms WHERE log = ?1 AND bucket = ?2 AND term = ?3 AND seq > ?4 AND seq <= ?5 ORDER BY seq",
     )?;
     for bucket in bucket(after + 1)..=bucket(indexed) {
         let mut rows = pointed.query(params![log as i64, bucket, hash(term), after, indexed])?;
-        while found.len() < count_max
+        while !page.full
             && let Some(row) = rows.next()?
         {
-            found.extend(read(row.get(0)?)?);
+            page.take(read(row.get(0)?)?, window);
         }
     }
     for seq in after.max(indexed) + 1..=head {
-        if found.len() >= count_max {
+        if page.full {
             break;
         }
-        found.extend(read(seq)?);
+        page.take(read(seq)?, window);
     }
-    Ok(found)
+    Ok(page.rows)
+}
+
+impl<T> Page<T> {
+    /// Adds a row, or finds the page full; the first row comes however large it is.
+    fn take(&mut self, row: Option<(usize, T)>, window: Window) {
+        let Some((bytes, row)) = row else { return };
+        self.bytes = self.bytes.saturating_add(bytes);
+        if self.bytes > window.bytes_max && !self.rows.is_empty() {
+            self.full = true;
+            return;
+        }
+        self.rows.push(row);
+        self.full = self.rows.len() >= window.count_max;
+    }
 }
 
 fn contains(terms: &[String], term: &str) -> bool {

@@ -204,6 +204,22 @@ async fn a_page_of_events_ends_at_its_count_its_bytes_and_the_head() {
 }
 
 #[tokio::test]
+async fn a_search_ends_at_its_bytes_and_goes_on_behind_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path(), terms()).unwrap();
+    for number in 1..=5 {
+        store.commit(record(number, "same")).await.unwrap();
+    }
+    let first = store.audit_with("same", 0, 9, 0).await.unwrap();
+    assert_eq!(first.len(), 1, "one that is larger alone still comes");
+    let two = first[0].row.bytes() * 2;
+    for (after, expected) in [(0, vec![1, 2]), (2, vec![3, 4]), (4, vec![5]), (5, vec![])] {
+        let page = store.audit_with("same", after, 9, two).await.unwrap();
+        assert_eq!(page.iter().map(|stored| stored.sequence).collect::<Vec<_>>(), expected);
+    }
+}
+
+#[tokio::test]
 async fn the_head_announces_events_and_lazy_audit_rows_come_along() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path(), terms()).unwrap();

@@ -1,7 +1,5 @@
 //! Finds records by what they say: along the index where an id or a parameter leads there, else record by record.
 
-use std::collections::BTreeMap;
-
 use prost::Message as _;
 
 use super::{Gateway, message, named, unread, visible};
@@ -10,7 +8,7 @@ use crate::contract::page::{BadToken, Binding};
 use crate::contract::{Params, Sensitivity, Violation, Violations};
 use crate::domain::clock::UnixMillis;
 use crate::domain::limits::{
-    AUDIT_PAGE_SEARCHED_MAX, AUDIT_READ_RECORDS, PAGE_ITEMS_DEFAULT, PAGE_ITEMS_MAX,
+    AUDIT_PAGE_SEARCHED_MAX, AUDIT_READ_BYTES_MAX, AUDIT_READ_RECORDS, PAGE_ITEMS_DEFAULT, PAGE_ITEMS_MAX,
 };
 use crate::gateway::context::Context;
 use crate::gateway::fault::Fault;
@@ -24,8 +22,8 @@ const SEARCH: &str = "tollgate.v1.AuditService/SearchAuditRecords";
 /// A question in the log's own terms.
 struct Question<'a> {
     request: &'a SearchAuditRecordsRequest,
-    /// Names of which one must lead to a record; without any, every record is looked at.
-    terms: Vec<String>,
+    /// A name that must lead to a record; without one, every record is looked at.
+    term: Option<&'a str>,
     /// Hashes that the parameter's value has under the keys there are.
     hashes: Vec<String>,
 }
@@ -95,23 +93,17 @@ impl Gateway {
             Some(AuditParameterFilter { name, value }) => self.auditor.hashes(name, value),
             None => Vec::new(),
         };
-        let names = [&request.id, &request.order_id].into_iter().find(|name| !name.is_empty());
-        let terms = names.map(|name| vec![name.clone()]).unwrap_or_default();
-        Question { request, terms, hashes }
+        let mut names = [&request.id, &request.order_id].into_iter().map(String::as_str);
+        Question { request, term: names.find(|name| !name.is_empty()), hashes }
     }
 
     /// The next records that may fit, in the log's order.
     async fn candidates(&self, question: &Question<'_>, after: u64) -> Result<Vec<StoredAudit>, Fault> {
-        if question.terms.is_empty() {
-            return self.store.audit_after(after, AUDIT_READ_RECORDS).await.map_err(|error| unread(&error));
-        }
-        let mut found = BTreeMap::new();
-        for term in &question.terms {
-            let rows = self.store.audit_with(term, after, AUDIT_READ_RECORDS).await;
-            let rows = rows.map_err(|error| unread(&error))?;
-            found.extend(rows.into_iter().map(|stored| (stored.sequence, stored)));
-        }
-        Ok(found.into_values().take(AUDIT_READ_RECORDS).collect())
+        let rows = match question.term {
+            Some(term) => self.store.audit_with(term, after, AUDIT_READ_RECORDS, AUDIT_READ_BYTES_MAX).await,
+            None => self.store.audit_after(after, AUDIT_READ_RECORDS).await,
+        };
+        rows.map_err(|error| unread(&error))
     }
 }
 

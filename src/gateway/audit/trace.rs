@@ -10,7 +10,9 @@ use super::{Gateway, checked, message, named, not_found, unread, visible};
 use crate::audit::Record;
 use crate::contract::Violations;
 use crate::domain::caller::Caller;
-use crate::domain::limits::{METADATA_STAMP, TRACE_EVENTS_MAX, TRACE_ORDERS_MAX, TRACE_RECORDS_MAX};
+use crate::domain::limits::{
+    METADATA_STAMP, TRACE_BYTES_MAX, TRACE_EVENTS_MAX, TRACE_ORDERS_MAX, TRACE_RECORDS_MAX,
+};
 use crate::events::Envelope;
 use crate::gateway::context::Context;
 use crate::gateway::fault::Fault;
@@ -107,8 +109,14 @@ impl Gateway {
     }
 
     async fn records_with(&self, caller: &Caller, term: &str, found: &mut Found) -> Result<(), Fault> {
-        let rows = self.store.audit_with(term, 0, TRACE_RECORDS_MAX).await.map_err(|error| unread(&error))?;
-        found.truncated |= rows.len() >= TRACE_RECORDS_MAX;
+        let page = async |after, count_max| {
+            let rows = self.store.audit_with(term, after, count_max, TRACE_BYTES_MAX).await;
+            rows.map_err(|error| unread(&error))
+        };
+        let rows = page(0, TRACE_RECORDS_MAX).await?;
+        if let Some(last) = rows.last() {
+            found.truncated |= !page(last.sequence, 1).await?.is_empty();
+        }
         for stored in rows {
             let seen = visible(caller, &stored).filter(|record| !record.rpc.starts_with(OWN_SERVICE));
             if let Some(record) = seen {
@@ -119,8 +127,14 @@ impl Gateway {
     }
 
     async fn events_with(&self, term: &str, found: &mut Found) -> Result<(), Fault> {
-        let rows = self.store.events_with(term, 0, TRACE_EVENTS_MAX).await.map_err(|error| unread(&error))?;
-        found.truncated |= rows.len() >= TRACE_EVENTS_MAX;
+        let page = async |after, count_max| {
+            let rows = self.store.events_with(term, after, count_max, TRACE_BYTES_MAX).await;
+            rows.map_err(|error| unread(&error))
+        };
+        let rows = page(0, TRACE_EVENTS_MAX).await?;
+        if let Some(last) = rows.last() {
+            found.truncated |= !page(last.position, 1).await?.is_empty();
+        }
         found.events.extend(rows.into_iter().map(|stored| (stored.position, stored)));
         Ok(())
     }

@@ -42,19 +42,17 @@ struct Seen {
 }
 
 impl Payment {
-    /// What the events tell of the payment that `target`, a charge or a payment intent, stands for.
-    pub(super) fn known_from<'a>(target: &str, events: impl Iterator<Item = &'a NewEvent>) -> Self {
-        let mut payment = Self::default();
+    /// Adds what the events tell of the payment that `target`, a charge or a payment intent, stands for.
+    pub(super) fn learn<'a>(&mut self, target: &str, events: impl Iterator<Item = &'a NewEvent>) {
         for event in events {
             let json: Option<Value> = serde_json::from_str(&event.json).ok();
             let object = json.and_then(|mut json| json.pointer_mut("/data/object").map(Value::take));
             if let Some(Value::Object(object)) = object
                 && ["id", "charge", "payment_intent"].iter().any(|name| id(&object, name) == target)
             {
-                payment.take(event.created_s, object);
+                self.take(event.created_s, object);
             }
         }
-        payment
     }
 
     /// Events arrive in any order: the newest state counts, and of one second the furthest.
@@ -168,8 +166,14 @@ mod tests {
         event(at, &json!({"object": "dispute", "id": "dp_1", "charge": {"id": "ch_1"}, "status": status}))
     }
 
+    fn known_from<'a>(target: &str, events: impl Iterator<Item = &'a NewEvent>) -> Payment {
+        let mut payment = Payment::default();
+        payment.learn(target, events);
+        payment
+    }
+
     fn remains(events: &[NewEvent], target: &str) -> i64 {
-        let payment = Payment::known_from(target, events.iter());
+        let payment = known_from(target, events.iter());
         (0..2000).take_while(|amount| payment.over_refund(Some(*amount)).is_none()).last().unwrap_or(-1)
     }
 
@@ -183,10 +187,10 @@ mod tests {
         assert_eq!(remains(&events, "ch_1"), 200);
         events.extend([refund(4, "re_2", 500, "failed"), refund(5, "re_1", 300, "canceled")]);
         assert_eq!(remains(&events, "ch_1"), 1000, "what failed is free again");
-        let payment = Payment::known_from("ch_1", events.iter());
+        let payment = known_from("ch_1", events.iter());
         assert_eq!(payment.over_refund(None), None);
         events.push(refund(6, "re_3", 1000, "succeeded"));
-        let doubt = Payment::known_from("ch_1", events.iter()).over_refund(None).unwrap();
+        let doubt = known_from("ch_1", events.iter()).over_refund(None).unwrap();
         assert_eq!(doubt.objects, ["re_3"]);
         assert!(doubt.message.starts_with("of 1000 usd paid, 1000 went back"), "{}", doubt.message);
     }
@@ -199,9 +203,9 @@ mod tests {
 
     #[test]
     fn nothing_is_doubted_about_a_payment_that_the_log_does_not_know() {
-        let unknown = Payment::known_from("ch_2", [charge(1, 10, 10), dispute(1, "needs_response")].iter());
+        let unknown = known_from("ch_2", [charge(1, 10, 10), dispute(1, "needs_response")].iter());
         assert_eq!((unknown.over_refund(Some(5000)), unknown.open_dispute()), (None, None));
-        let refunds_only = Payment::known_from("ch_1", [refund(1, "re_1", 10, "succeeded")].iter());
+        let refunds_only = known_from("ch_1", [refund(1, "re_1", 10, "succeeded")].iter());
         assert_eq!(refunds_only.over_refund(Some(5000)), None);
     }
 
@@ -218,7 +222,7 @@ mod tests {
             ("warning_closed", false),
         ] {
             let events = [charge(1, 10, 0), dispute(3, status), dispute(2, "needs_response")];
-            let doubt = Payment::known_from("ch_1", events.iter()).open_dispute();
+            let doubt = known_from("ch_1", events.iter()).open_dispute();
             assert_eq!(doubt.map(|doubt| doubt.objects), open.then(|| vec!["dp_1".to_owned()]), "{status}");
         }
     }

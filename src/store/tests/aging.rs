@@ -3,7 +3,7 @@
 use super::*;
 
 async fn found(store: &Store, term: &str) -> Vec<u64> {
-    store.audit_with(term, 0, 100).await.unwrap().iter().map(|stored| stored.sequence).collect()
+    store.audit_with(term, 0, 100, usize::MAX).await.unwrap().iter().map(|stored| stored.sequence).collect()
 }
 
 /// Entries of the index of terms.
@@ -121,7 +121,7 @@ async fn rows_are_found_before_they_are_indexed_and_are_indexed_without_being_as
     batch.events.push(event("evt_1", 1));
     store.commit(batch).await.unwrap();
     assert_eq!(found(&store, "early").await, [1]);
-    assert_eq!(store.events_with("evt_1", 0, 9).await.unwrap().len(), 1);
+    assert_eq!(store.events_with("evt_1", 0, 9, usize::MAX).await.unwrap().len(), 1);
     let reached = async || {
         let (answer, answered) = oneshot::channel();
         on_writer(&store, |writer| answer.send(writer.terms_behind()).unwrap()).await;
@@ -129,5 +129,5 @@ async fn rows_are_found_before_they_are_indexed_and_are_indexed_without_being_as
     };
     eventually(reached).await;
     assert_eq!(found(&store, "early").await, [1]);
-    assert_eq!(store.events_with("evt_1", 0, 9).await.unwrap().len(), 1);
+    assert_eq!(store.events_with("evt_1", 0, 9, usize::MAX).await.unwrap().len(), 1);
 }

@@ -215,10 +215,10 @@ impl Model {
         let terms = terms_of(self.terms);
         let of_audit =
             |row: &AuditRow| if row.record.is_empty() { Vec::new() } else { (terms.audit)(&row.record) };
-        let audit = store.audit_with(term, after, count_max).await.unwrap();
+        let audit = store.audit_with(term, after, count_max, usize::MAX).await.unwrap();
         let found: Vec<_> = audit.iter().map(|stored| stored.sequence).collect();
         assert_eq!(found, Self::with(&self.audit, of_audit, term, after, count_max), "audit with {term}");
-        let events = store.events_with(term, after, count_max).await.unwrap();
+        let events = store.events_with(term, after, count_max, usize::MAX).await.unwrap();
         let found: Vec<_> = events.iter().map(|stored| stored.position).collect();
         assert_eq!(
             found,

@@ -297,12 +297,12 @@ impl Found {
             return Ok(());
         }
         let batch = &written.batches[*random.pick(&known)];
-        let rows = store.audit_with(&batches::term(&batch.audit[0].record), 0, ROWS_MAX).await?;
+        let rows = store.audit_with(&batches::term(&batch.audit[0].record), 0, ROWS_MAX, usize::MAX).await?;
         if rows.iter().map(|found| &found.row).ne(&batch.audit) {
             self.add(Rule::Half, format!("{} is found {} times", batch.audit[0].id, rows.len()));
         }
         for event in &batch.events {
-            let events = store.events_with(&event.id, 0, ROWS_MAX).await?;
+            let events = store.events_with(&event.id, 0, ROWS_MAX, usize::MAX).await?;
             if events.iter().map(|found| &found.event).ne([event]) {
                 self.add(Rule::Half, format!("{} is found {} times", event.id, events.len()));
             }
