@@ -29,6 +29,7 @@ use crate::store::{self, AuditRow, Batch, Store};
 
 use id::Ids;
 use keys::Keys;
+use retention::Began;
 
 /// Days of the shortest month, to tell how many months may be kept.
 const MONTH_DAYS_MIN: i64 = 28;
@@ -57,6 +58,7 @@ pub struct Auditor {
     clock: Arc<dyn Clock>,
     keys: Keys,
     kept_days: i64,
+    began: Began,
     ids: Arc<Ids>,
 }
 
@@ -70,7 +72,8 @@ impl Auditor {
         let kept_days = i64::from(kept_days);
         let kept_months = i32::try_from(kept_days / MONTH_DAYS_MIN + 1).unwrap_or(i32::MAX);
         let keys = Keys::open(store.clone(), Month::of(clock.wall()), kept_months).await?;
-        Ok(Self { store, clock, keys, kept_days, ids })
+        let began = Began::now(&store, &*clock).await?;
+        Ok(Self { store, clock, keys, kept_days, began, ids })
     }
 
     /// An auditor with this key for all months, for tests that cannot wait.
@@ -81,7 +84,9 @@ impl Auditor {
         key: crate::domain::fingerprint::HashKey,
     ) -> Result<Self, Error> {
         let keys = Keys::with(store.clone(), Month::of(clock.wall()), key);
-        Ok(Self { store, clock, keys, kept_days: 1, ids: Arc::new(Ids::new().map_err(Error::Random)?) })
+        let ids = Arc::new(Ids::new().map_err(Error::Random)?);
+        let began = Began::at(&*clock);
+        Ok(Self { store, clock, keys, kept_days: 1, began, ids })
     }
 
     /// A record of now, to be filled further. `rpc` is the full gRPC method.

@@ -1,5 +1,5 @@
 //! Ends the keeping of records: what is older than the retention loses its bytes and keeps its leaf, so that proofs go
-//! on. Only what is signed is erased.
+//! on. Only what is signed is erased, and nothing because one clock says that years have passed.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::keys::Month;
 use super::strangers::Strangers;
 use super::{Auditor, Error};
-use crate::domain::clock::UnixMillis;
+use crate::domain::clock::{Clock, UnixMillis};
 use crate::domain::drain::Drain;
 use crate::store::Store;
 
@@ -25,11 +25,49 @@ struct Aged {
     at_ms: UnixMillis,
 }
 
+/// When this process began, by the records there were: a second opinion on the wall clock, which a dead battery can put
+/// years ahead.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Began {
+    /// When the newest record of before was made.
+    newest_ms: UnixMillis,
+    /// The boot clock at the beginning.
+    at: Duration,
+}
+
+impl Began {
+    /// As the wall clock has it.
+    pub(super) fn at(clock: &dyn Clock) -> Self {
+        Self { newest_ms: clock.wall(), at: clock.monotonic() }
+    }
+
+    /// To be asked before the process makes a record of its own.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub(super) async fn now(store: &Store, clock: &dyn Clock) -> Result<Self, Error> {
+        let newest = *store.audit_head().borrow();
+        let began = Self::at(clock);
+        // Without a record that is still legible there is nothing to lose.
+        Ok(Self { newest_ms: at_ms(store, newest).await?.unwrap_or(began.newest_ms), ..began })
+    }
+
+    /// The time as far as both the wall clock and the records vouch for it. The time that the gateway stood still is
+    /// left out until its next start, so records are kept longer rather than shorter.
+    fn vouched(self, clock: &dyn Clock) -> UnixMillis {
+        let passed = clock.monotonic().saturating_sub(self.at);
+        let passed_ms = UnixMillis::try_from(passed.as_millis()).unwrap_or(UnixMillis::MAX);
+        clock.wall().min(self.newest_ms.saturating_add(passed_ms))
+    }
+}
+
 impl Auditor {
     /// Looks after sums, keys and old records until the end has begun; `signed` tells how far the log is signed.
     pub async fn look_after(self, strangers: Strangers, signed: impl Fn() -> u64 + Send, end: Drain) {
         for pauses in 0_u32.. {
-            if pauses % EXPIRY_PAUSES == 0
+            // A clock that is wrong at the start is often set right soon after, so nothing is erased at once.
+            if pauses > 0
+                && pauses % EXPIRY_PAUSES == 0
                 && let Err(error) = self.expire(signed()).await
             {
                 tracing::warn!(%error, "the retention of the audit log is late");
@@ -52,9 +90,8 @@ impl Auditor {
     /// # Errors
     /// When the store cannot be read or written.
     pub async fn expire(&self, signed: u64) -> Result<(), Error> {
-        let now = self.clock.wall();
-        self.keys.ensure(Month::of(now)).await?;
-        let limit = now.saturating_sub(self.kept_days.saturating_mul(DAY_MS));
+        self.keys.ensure(Month::of(self.clock.wall())).await?;
+        let limit = self.began.vouched(&*self.clock).saturating_sub(self.kept_days.saturating_mul(DAY_MS));
         for month in self.keys.months() {
             if month < Month::of(limit) {
                 self.keys.erase(month).await?;
@@ -90,4 +127,107 @@ async fn at_ms(store: &Store, sequence: u64) -> Result<Option<UnixMillis>, Error
     let found = store.audit_after(sequence.saturating_sub(1), 1).await?;
     let aged = found.first().and_then(|stored| serde_json::from_slice::<Aged>(&stored.row.record).ok());
     Ok(aged.map(|aged| aged.at_ms))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::audit::Phase;
+    use crate::domain::caller::Caller;
+    use crate::domain::clock::ManualClock;
+    use crate::store::Terms;
+
+    const KEPT_DAYS: u32 = 60;
+    /// 2027-01-15.
+    const START_MS: UnixMillis = 1_800_000_000_000;
+
+    fn days(count: u32) -> Duration {
+        Duration::from_secs(86_400) * count
+    }
+
+    /// One run of the gateway, which begins and ends with a record.
+    async fn run(folder: &Path, clock: &Arc<ManualClock>, during: impl AsyncFnOnce(&Auditor)) {
+        let store = Store::open(folder, Terms::default()).unwrap();
+        let auditor =
+            Auditor::open(store.clone(), Arc::clone(clock) as Arc<dyn Clock>, KEPT_DAYS).await.unwrap();
+        mark(&auditor).await;
+        during(&auditor).await;
+        mark(&auditor).await;
+        store.close().await;
+    }
+
+    async fn mark(auditor: &Auditor) {
+        let nobody = Caller { name: String::new(), namespace: String::new(), admin: false };
+        auditor.write(&auditor.record(Phase::Admin, &nobody, "tollgate/mark")).await.unwrap();
+    }
+
+    /// How many records are still legible, and which months still have keys.
+    async fn left(auditor: &Auditor) -> (usize, Vec<String>) {
+        let rows = auditor.store.audit_after(0, 1_000).await.unwrap();
+        let months = auditor.key_months().iter().map(ToString::to_string).collect();
+        (rows.iter().filter(|stored| !stored.row.record.is_empty()).count(), months)
+    }
+
+    #[tokio::test]
+    async fn what_is_older_than_the_retention_is_erased_with_its_keys() {
+        let folder = tempfile::tempdir().unwrap();
+        let clock = Arc::new(ManualClock::at(START_MS));
+        run(folder.path(), &clock, async |_| {}).await;
+        clock.advance(days(50));
+        run(folder.path(), &clock, async |_| {}).await;
+        run(folder.path(), &clock, async |auditor| {
+            auditor.expire(5).await.unwrap();
+            assert_eq!(left(auditor).await.0, 5, "nothing is old yet");
+            clock.advance(days(30));
+            auditor.expire(5).await.unwrap();
+            let months = ["2027-02", "2027-03", "2027-04", "2027-05"].map(str::to_owned);
+            assert_eq!(left(auditor).await, (3, months.to_vec()));
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_clock_that_is_years_ahead_erases_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let clock = Arc::new(ManualClock::at(START_MS));
+        run(folder.path(), &clock, async |_| {}).await;
+        clock.set_wall(START_MS + 5_000 * DAY_MS);
+        run(folder.path(), &clock, async |auditor| {
+            auditor.expire(3).await.unwrap();
+            assert_eq!(left(auditor).await.0, 3, "wrong at the start");
+        })
+        .await;
+        clock.set_wall(START_MS);
+        let other = tempfile::tempdir().unwrap();
+        run(other.path(), &clock, async |auditor| {
+            clock.set_wall(START_MS + 5_000 * DAY_MS);
+            auditor.expire(1).await.unwrap();
+            let (records, months) = left(auditor).await;
+            assert_eq!((records, months.contains(&"2027-01".to_owned())), (1, true), "wrong later");
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn nothing_is_erased_right_after_a_start() {
+        let folder = tempfile::tempdir().unwrap();
+        let clock = Arc::new(ManualClock::at(START_MS));
+        run(folder.path(), &clock, async |_| {}).await;
+        clock.advance(days(50));
+        run(folder.path(), &clock, async |_| {}).await;
+        clock.advance(days(50));
+        run(folder.path(), &clock, async |_| {}).await;
+        run(folder.path(), &clock, async |auditor| {
+            let (trigger, end) = Drain::channel();
+            trigger.begin();
+            auditor.clone().look_after(Strangers::default(), || 6, end).await;
+            assert_eq!(left(auditor).await.0, 7);
+            auditor.expire(6).await.unwrap();
+            assert_eq!(left(auditor).await.0, 5);
+        })
+        .await;
+    }
 }
