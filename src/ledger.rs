@@ -42,6 +42,7 @@ pub use state::{Record, State};
 pub use transition::{Known, Sending};
 
 use crate::audit;
+use crate::contract::Spec;
 use crate::domain::clock::{Clock, Moment};
 use crate::domain::fingerprint::{Fingerprint, HashKey};
 use crate::domain::limits::{AUDIT_READ_BYTES_MAX, FLIGHT_WAIT_MS_MAX, SUPERSEDED_PAGE_RECORDS};
@@ -67,6 +68,7 @@ pub struct Ledger {
     seat: Seat,
     roster: Roster,
     clock_seen: Arc<Mutex<Option<Moment>>>,
+    forgetful: bool,
 }
 
 impl Ledger {
@@ -76,7 +78,14 @@ impl Ledger {
         // The store locks its folder, so nobody else can have anything in flight.
         let seat = Seat { owner: RandomState::new().hash_one(()), alone: true };
         let (flights, roster, clock_seen) = (Flights::default(), Roster::default(), Arc::default());
-        Self { store, clock, key, flights, seat, roster, clock_seen }
+        Self { store, clock, key, flights, seat, roster, clock_seen, forgetful: false }
+    }
+
+    /// The same ledger on a store that is known to have lost its newest entries, if `forgetful`: it begins nothing that
+    /// moves money, since that may have been done already.
+    #[must_use]
+    pub fn forgetful(self, forgetful: bool) -> Self {
+        Self { forgetful, ..self }
     }
 
     /// Decides about a call, and puts its intent and `audit` on record if it is to be sent. Calls of one operation go
@@ -108,7 +117,7 @@ impl Ledger {
         {
             decision = Decision::Look(Stuck::Superseded);
         }
-        let (how, record) = match (decision, record) {
+        let (how, record) = match (self.remembered(decision, asked.spec), record) {
             (Decision::Send(how), record) => (how, record),
             (Decision::Answer(known), _) => return self.answer(audit, &asked.operation, known.into()),
             (Decision::Look(why), Some(record)) => {
@@ -165,7 +174,8 @@ impl Ledger {
         let fingerprint = self.fingerprint(&asked);
         let record = self.read(&hash).await?;
         let now = self.clock.now();
-        let how = match transition::decide(record.as_ref(), asked.call(&fingerprint), now, self.seat) {
+        let decision = transition::decide(record.as_ref(), asked.call(&fingerprint), now, self.seat);
+        let how = match self.remembered(decision, asked.spec) {
             // It would wait for the one in flight.
             Decision::Send(Sending::Resend { ambiguous: true }) | Decision::Look(_)
                 if self.flights.live(&hash) =>
@@ -270,6 +280,16 @@ impl Ledger {
                     return Ok(true);
                 }
             }
+        }
+    }
+
+    /// The decision, unless it rests on a memory with a hole.
+    fn remembered(&self, decision: Decision, spec: &Spec) -> Decision {
+        match decision {
+            Decision::Send(how) if self.forgetful && transition::may_pay_again(how, spec) => {
+                Decision::Answer(Known::Forgotten)
+            }
+            decision => decision,
         }
     }
 

@@ -142,7 +142,7 @@ pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Running, Err
     let open_changes = Arc::new(Semaphore::new(CHANGES_AT_ONCE_MAX as usize));
     let (trigger, drain) = Drain::channel();
     let gateway = Gateway {
-        ledger: Ledger::new(store.clone(), Arc::clone(&clock), key),
+        ledger: Ledger::new(store.clone(), Arc::clone(&clock), key).forgetful(forgot(&notarized)),
         stripe: client,
         auditor,
         notarized,
@@ -199,6 +199,17 @@ async fn recover(ledger: &Ledger, clock_is_right: bool) -> Result<(), Error> {
     }
     tracing::info!(unknown = left.unknown, needs_operator = left.needs_operator, "the ledger was read");
     Ok(())
+}
+
+/// Whether the data folder is known to be an older copy of itself.
+fn forgot(notarized: &audit::Notarized) -> bool {
+    let forgot = notarized.standing.borrow().refusal.as_ref().is_some_and(audit::Refusal::forgot);
+    if forgot {
+        tracing::error!(
+            "the data was restored from an older copy; no money is moved: see docs/operations.md"
+        );
+    }
+    forgot
 }
 
 /// Shows from now on how many operations are not settled.

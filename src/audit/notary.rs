@@ -58,6 +58,17 @@ pub enum Refusal {
     Broken(u64),
 }
 
+impl Refusal {
+    /// Whether the log lost what had been signed, so that the whole data folder is an older copy or another one.
+    #[must_use]
+    pub fn forgot(&self) -> bool {
+        match self {
+            Self::OtherLog(_) | Self::Shorter { .. } | Self::Different(_) => true,
+            Self::Broken(_) => false,
+        }
+    }
+}
+
 /// What can be said of the notary at any time.
 #[derive(Clone, Debug, Default)]
 pub struct Standing {

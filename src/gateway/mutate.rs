@@ -141,6 +141,7 @@ impl Gateway {
             Begun::Look(hold) => self.look_now(context, *hold, &subject).await?,
             Begun::Mismatch(fields) => return Err(outcome::mismatch(&fields)),
             Begun::Unresolved(Unresolved::InFlight) => return Err(outcome::in_flight()),
+            Begun::Unresolved(Unresolved::Forgotten) => return Err(outcome::forgotten()),
             Begun::Unresolved(Unresolved::NeedsOperator(case)) => (Verdict::NeedsOperator(case), 0, false),
         };
         self.judged(context, &subject, verdict, (attempts, replayed)).await

@@ -126,7 +126,7 @@ fn answering(known: &Known) -> PreviewDecision {
         Known::Replay(Settled::Succeeded(_)) => PreviewDecision::ReplaySuccess,
         Known::Replay(Settled::Refused(_) | Settled::NotExecuted(_)) => PreviewDecision::ReplayRefusal,
         Known::Mismatch(_) => PreviewDecision::Mismatch,
-        Known::InFlight | Known::NeedsOperator(_) => PreviewDecision::Unresolved,
+        Known::InFlight | Known::NeedsOperator(_) | Known::Forgotten => PreviewDecision::Unresolved,
     }
 }
 

@@ -92,6 +92,13 @@ pub(super) fn needs_operator(case: &Case, operation: &OperationHash) -> Fault {
         .retry(Retry::Never)
 }
 
+/// It may have been done in a time of which the ledger knows nothing.
+pub(super) fn forgotten() -> Fault {
+    let message = "the gateway's data was restored from an older copy, so this may have been done already; \
+                   nothing was sent, and an operator has to acknowledge the restore first";
+    Fault::new(Code::FailedPrecondition, Reason::DataRolledBack, message).retry(Retry::Never)
+}
+
 /// Why only a person can tell, in a sentence.
 pub(super) fn why(case: &Case) -> String {
     let why = match case.why {

@@ -54,6 +54,8 @@ pub enum Unresolved {
     InFlight,
     /// A person has to decide.
     NeedsOperator(Case),
+    /// It moves money, and the ledger may have forgotten an earlier call: see [`Ledger::forgetful`](super::Ledger::forgetful).
+    Forgotten,
 }
 
 /// What a call would do.
@@ -152,6 +154,7 @@ impl Begun {
             Self::Unresolved(Unresolved::InFlight) => "in_flight",
             Self::Look(_) => "looked_for",
             Self::Unresolved(Unresolved::NeedsOperator(_)) => "needs_operator",
+            Self::Unresolved(Unresolved::Forgotten) => "forgotten",
         }
     }
 }
@@ -163,6 +166,7 @@ impl From<Known> for Begun {
             Known::Mismatch(fields) => Self::Mismatch(fields),
             Known::InFlight => Self::Unresolved(Unresolved::InFlight),
             Known::NeedsOperator(case) => Self::Unresolved(Unresolved::NeedsOperator(case)),
+            Known::Forgotten => Self::Unresolved(Unresolved::Forgotten),
         }
     }
 }

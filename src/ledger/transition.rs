@@ -45,6 +45,8 @@ pub enum Known {
     InFlight,
     /// It is unknown, and a person has to decide.
     NeedsOperator(Case),
+    /// The ledger may have forgotten it.
+    Forgotten,
 }
 
 /// Under which key a call goes to Stripe.
@@ -128,6 +130,13 @@ pub fn stuck(record: &Record, now: Moment) -> Option<Stuck> {
 pub fn may_be_superseded(how: Sending, spec: &Spec) -> bool {
     let sets = spec.verb == Verb::Post && spec.effect == Effect::Write && spec.path.ends_with('}');
     sets && how == Sending::Resend { ambiguous: true }
+}
+
+/// Whether sending it may pay a second time where the ledger forgot what came after some point: only a resend under a key
+/// that Stripe still knows surely does not.
+#[must_use]
+pub fn may_pay_again(how: Sending, spec: &Spec) -> bool {
+    spec.effect == Effect::Money && how != Sending::Resend { ambiguous: true }
 }
 
 /// Whether anything of the operation can have happened at Stripe.
@@ -252,6 +261,17 @@ mod tests {
     #[test]
     fn a_new_operation_is_sent() {
         assert_eq!(decide(None, call(&fingerprint("1")), at(0), SEAT), Decision::Send(Sending::New));
+    }
+
+    #[test]
+    fn only_a_resend_under_a_remembered_key_surely_does_not_pay_again() {
+        let refund = crate::contract::find("RefundService", "CreateRefund").unwrap();
+        assert!(!may_pay_again(Sending::Resend { ambiguous: true }, refund));
+        for how in [Sending::New, Sending::NextGeneration, Sending::Resend { ambiguous: false }] {
+            assert!(may_pay_again(how, refund), "{how:?}");
+            let file = crate::contract::find("FileService", "UploadFile").unwrap();
+            assert!(!may_pay_again(how, file), "{how:?}");
+        }
     }
 
     #[test]

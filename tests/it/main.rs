@@ -27,6 +27,7 @@ mod prove;
 mod readme;
 mod refunds;
 mod resolve;
+mod restore;
 mod rig;
 mod stream;
 mod trace;

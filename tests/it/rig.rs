@@ -1,6 +1,7 @@
 //! A gateway and a sandbox in this process, on free ports, with clients. Nothing here judges.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -77,9 +78,15 @@ impl Rig {
 
     /// Stops the gateway and starts it again on the same data.
     pub(crate) async fn restart(self) -> Self {
+        self.restart_after(|_| {}).await
+    }
+
+    /// The same, with something done to the data folder in between.
+    pub(crate) async fn restart_after(self, between: impl FnOnce(&Path)) -> Self {
         let Self { sandbox, gateway, clock, data, .. } = self;
         let sandbox = sandbox.unwrap();
         gateway.stop().await;
+        between(&data.path().join("data"));
         let gateway = start_gateway(sandbox.address(), &data, Arc::clone(&clock)).await;
         Self::around(sandbox, gateway, clock, data).await
     }

@@ -205,7 +205,7 @@ impl World {
                 Known::Replay(settled) => told_of(&settled),
                 Known::Mismatch(_) => Told::Mismatch,
                 Known::InFlight => Told::Unknown,
-                Known::NeedsOperator(_) => Told::NeedsOperator,
+                Known::NeedsOperator(_) | Known::Forgotten => Told::NeedsOperator,
             },
             Decision::Look(why) => {
                 let record = record.ok_or(Dead)?;
