@@ -153,6 +153,42 @@ async fn a_caller_that_leaves_leaves_no_unrecorded_outcome() {
 }
 
 #[tokio::test]
+async fn changes_beyond_those_at_once_are_refused_and_room_comes_back() {
+    let rig = Rig::start().await;
+    fault(&rig, "latency:POST:/v1/customers:ms=300000");
+    let mut number = 0;
+    let mut change = |rig: &Rig| {
+        number += 1;
+        let mut request = Request::new(CreateCustomerRequest {
+            operation: operation("trouble", &number.to_string()),
+            ..Default::default()
+        });
+        // The caller leaves long before Stripe answers; the change stays.
+        request.set_timeout(Duration::from_millis(300));
+        let mut customers = CustomerServiceClient::new(rig.wire());
+        tokio::spawn(async move { customers.create_customer(request).await.unwrap_err() })
+    };
+    let status = until(async || {
+        let calls: Vec<_> = (0..100).map(|_| change(&rig)).collect();
+        let mut refused = None;
+        for call in calls {
+            let status = call.await.unwrap();
+            refused = refused.or((status.code() == Code::ResourceExhausted).then_some(status));
+        }
+        refused
+    })
+    .await;
+    assert_eq!(reason(&status), "OVERLOADED");
+    assert_eq!(status.get_details_error_info().unwrap().metadata["limit"], "CHANGES_AT_ONCE_MAX");
+    let rig = rig.without_stripe().await;
+    until(async || {
+        let status = change(&rig).await.unwrap();
+        (status.code() != Code::ResourceExhausted).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_locked_database_refuses_changes_and_serves_reads() {
     let rig = Rig::start().await;
     let payment = rig.payment(2000).await;
