@@ -300,9 +300,12 @@ impl Ledger {
     async fn keep(&self, hash: OperationHash, record: &Record, audit: Vec<AuditRow>) -> Result<(), Error> {
         let operations = vec![OperationRow { hash, record: record.encode()?, listed: record.unresolved() }];
         let batch = Batch { operations, audit, ..Batch::default() };
-        self.store.commit(batch).await.map(drop).map_err(not_recorded)?;
-        self.roster.note(hash, record);
-        Ok(())
+        let kept = self.store.commit(batch).await.map(drop).map_err(not_recorded);
+        // What may be on record is looked after as if it were.
+        if !matches!(kept, Err(Error::NotRecorded(_))) {
+            self.roster.note(hash, record);
+        }
+        kept
     }
 
     fn fresh(&self, asked: Asked<'_>, fingerprint: Fingerprint) -> Fresh {

@@ -5,7 +5,7 @@ use std::fmt;
 use sha2::{Digest, Sha256};
 
 /// Prefix and version of the idempotency keys.
-const KEY_PREFIX: &str = "tg1-";
+pub const KEY_PREFIX: &str = "tg1-";
 /// Keeps the hashes of operations apart from those of keys.
 const HASH_DOMAIN: &str = "tollgate operation v1";
 

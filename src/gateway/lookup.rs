@@ -79,7 +79,7 @@ impl<'a> Question<'a> {
         };
         let stamp = spec.stamped.then_some(stamp);
         let margin_s = if stamp.is_some() { LOOKUP_CLOCK_S_MAX } else { LOOKUP_UNSTAMPED_CLOCK_S_MAX };
-        let since_s = first_sent_ms.div_euclid(1000).saturating_sub(margin_s);
+        let since_s = first_sent_ms.div_euclid(1000).saturating_sub(margin_s).max(0);
         let (pages, found, misfit) = (0, Vec::new(), None);
         Some(Self { spec, lookup, outgoing, params, stamp, since_s, pages, found, misfit })
     }
@@ -104,6 +104,7 @@ impl<'a> Question<'a> {
         if let LookupBy::List(_) = self.lookup.by {
             for filter in self.lookup.filters {
                 match self.param(filter) {
+                    _ if *filter == SINCE && self.stamp_decides() => {}
                     _ if *filter == SINCE => {
                         query.push("created[gte]", self.since_s.to_string(), Sensitivity::Public);
                     }
@@ -167,11 +168,12 @@ impl<'a> Question<'a> {
         let mut effects = Vec::new();
         let mut reached_the_start = !more;
         for item in items {
-            if created_s(item).is_some_and(|created| created < self.since_s) {
+            let earlier = created_s(item).is_some_and(|created| created < self.since_s);
+            if earlier && !self.stamp_decides() {
                 reached_the_start = true;
                 break;
             }
-            if self.found.len() < FOUND_OBJECTS_MAX {
+            if !earlier && self.found.len() < FOUND_OBJECTS_MAX {
                 self.found.extend(summary(item));
             }
             match self.fits(item) {
@@ -197,6 +199,14 @@ impl<'a> Question<'a> {
             },
             (effects, _) => self.undecided(format!("{} objects could be the effect", effects.len())),
         }
+    }
+
+    /// Whether every object of the list is compared, since the list is of one target and the stamp tells for sure. The
+    /// clock at the first send may have been wrong, and an earlier generation may have taken effect.
+    fn stamp_decides(&self) -> bool {
+        let (LookupBy::List(template) | LookupBy::Retrieve(template)) = self.lookup.by;
+        let targeted = || self.targets().iter().any(|target| self.param(target).is_some());
+        self.stamp.is_some() && (template.contains('{') || targeted())
     }
 
     /// Whether a listed object is the effect; `None` when it is another's.
@@ -240,7 +250,8 @@ impl<'a> Question<'a> {
                 None => effected(),
                 Some(name) => self.undecide(format!("the object does not show `{name}`")),
             },
-            (None, 0, _) => absent(self),
+            // It may have shown all of it, and have been changed again since.
+            (None, 0, _) => self.undecide("the object shows nothing of what was asked for".to_owned()),
             (_, _, [name, ..]) => {
                 self.undecide(format!("the object shows some of what was asked for, but another `{name}`"))
             }

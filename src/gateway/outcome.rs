@@ -104,6 +104,7 @@ pub(super) fn why(case: &Case) -> String {
     let why = match case.why {
         Stuck::Expired => "it is too old to be resent",
         Stuck::KeyConflict => "Stripe knows its idempotency key with other parameters",
+        Stuck::Keyless => "sent again, it could remove what came after it",
         Stuck::ClockSetBack => "the clock was set back, so its age is not known",
         Stuck::Superseded => "a later change of the same object was sent",
         Stuck::Absent => "no effect was found, which for money proves nothing",

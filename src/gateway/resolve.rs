@@ -1,6 +1,8 @@
 //! Reads at Stripe what came of changes whose outcome is unknown. Sends nothing but reads; when to look is the
 //! resolver's and the caller's business, what follows is the ledger's.
 
+use std::time::Duration;
+
 use tokio::time::{Instant, timeout_at};
 
 use super::call::Gateway;
@@ -8,6 +10,7 @@ use super::lookup::{Question, Step};
 use crate::audit::{self, Phase};
 use crate::contract::{Effect, Spec};
 use crate::domain::caller::Caller;
+use crate::domain::limits::LOOKUP_MS_MAX;
 use crate::domain::operation::Operation;
 use crate::domain::planted;
 use crate::ledger::{self, Finding, Hold, Settled, Verdict};
@@ -41,6 +44,7 @@ impl Gateway {
         deadline: Option<Instant>,
     ) -> Result<Looked, ledger::Error> {
         planted::point("resolve-before-read");
+        let hash = hold.record().operation.hash();
         let (finding, reads) = self.read_effect(&hold, deadline).await;
         planted::point("resolve-after-read");
         let said = sentence(&finding);
@@ -49,29 +53,30 @@ impl Gateway {
             self.metrics.resolved(Way::Look);
             let outcome = word(settled);
             tracing::info!(outcome, reads, "an unknown outcome was found out by looking");
+            self.catch_up(hash, settled).await;
         }
         Ok(Looked { verdict, finding: said, reads })
     }
 
-    /// Reads until it is found out, or the deadline passes.
-    async fn read_effect(&self, hold: &Hold, deadline: Option<Instant>) -> (Finding, u32) {
+    /// Reads until it is found out, or the deadline passes, or `LOOKUP_MS_MAX`.
+    pub(super) async fn read_effect(&self, hold: &Hold, deadline: Option<Instant>) -> (Finding, u32) {
+        let latest = Instant::now() + Duration::from_millis(LOOKUP_MS_MAX);
+        let deadline = deadline.map_or(latest, |deadline| deadline.min(latest));
         let undecided = |why: &str| (Finding::Undecided { why: why.to_owned(), found: Vec::new() }, 0);
         let record = hold.record();
         let (Some(spec), Some(outgoing)) = (hold.spec(), record.outgoing()) else {
             return undecided("this version does not know the method any more");
         };
         let stamp = record.operation.hash().to_string();
-        let Some(mut question) = Question::of(spec, outgoing, stamp, record.first_sent_ms) else {
+        // A clock that was wrong once tells nothing of when it was sent.
+        let first_sent_ms = if record.age_lost { 0 } else { record.first_sent_ms };
+        let Some(mut question) = Question::of(spec, outgoing, stamp, first_sent_ms) else {
             return undecided("the method names no way to look");
         };
         let mut reads = 0;
         let mut next = question.first();
         loop {
-            let sending = self.stripe.send(&next, deadline);
-            let sent = match deadline {
-                Some(deadline) => timeout_at(deadline, sending).await.ok(),
-                None => Some(sending.await),
-            };
+            let sent = timeout_at(deadline, self.stripe.send(&next, Some(deadline))).await.ok();
             reads += sent.as_ref().map_or(1, |sent| u32::try_from(sent.requests()).unwrap_or_default());
             match question.take(sent.as_ref().and_then(|sent| sent.last())) {
                 Step::Read(request) => next = *request,

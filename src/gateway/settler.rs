@@ -9,11 +9,11 @@ use tokio::time::Instant;
 use super::call::Gateway;
 use crate::contract;
 use crate::domain::drain::Drain;
-use crate::domain::limits::METADATA_STAMP;
-use crate::domain::operation::OperationHash;
+use crate::domain::limits::{EVENT_BATCH_EVENTS_MAX, METADATA_STAMP};
+use crate::domain::operation::{KEY_PREFIX, OperationHash};
 use crate::events::{self, Bookmark, Envelope, snapshot};
 use crate::gateway::lookup::stamp_of;
-use crate::ledger::{self, EventProof, Proved, Turn};
+use crate::ledger::{self, EventProof, Proved, Settled, State, Success, Turn};
 use crate::store::StoredEvent;
 use crate::telemetry::names::Way;
 
@@ -92,7 +92,13 @@ impl Settler {
 
     async fn batch(&self, bookmark: &mut Bookmark) -> Result<(), Stop> {
         for stored in &bookmark.next().await? {
-            self.event(stored).await?;
+            match self.event(stored).await {
+                // Trying again would not mend the entry, and would hold up all other events.
+                Err(Stop::Ledger(error @ ledger::Error::Unreadable(_))) => {
+                    tracing::error!(%error, event = stored.event.id, "an event was passed over");
+                }
+                dealt_with => dealt_with?,
+            }
             bookmark.advance(stored.position);
         }
         Ok(())
@@ -107,13 +113,17 @@ impl Settler {
         else {
             return Ok(());
         };
-        if let Some(hash) = self.gateway.ledger.holder_of(&envelope.idempotency_key) {
+        let stamped = json.contains(METADATA_STAMP).then(|| made_by(object)).flatten();
+        let key = &envelope.idempotency_key;
+        // An operation that seems settled is proven wrong by an event as well as one that is unknown.
+        let holder = stamped.filter(|_| key.starts_with(KEY_PREFIX));
+        if let Some(hash) = self.gateway.ledger.holder_of(key).or(holder) {
             self.prove(hash, &envelope, object).await?;
         }
-        if json.contains(METADATA_STAMP) {
-            self.turn(&envelope, object).await?;
+        match stamped {
+            Some(hash) => self.gateway.turn(hash, &envelope, object).await,
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// An event that one of our requests caused.
@@ -135,18 +145,51 @@ impl Settler {
                 if later_sent {
                     tracing::error!(operation = %hash, event = envelope.id, "an earlier try took effect, and a later one was sent too");
                 }
+                if let Some(entry) = self.gateway.ledger.entry(hash).await?
+                    && let State::Settled(settled) = &entry.record.state
+                {
+                    self.gateway.catch_up(hash, settled).await;
+                }
+            }
+            Proved::Doubled => {
+                tracing::error!(operation = %hash, event = envelope.id, "the operation took effect twice");
             }
             Proved::NotOurs | Proved::Nothing => {}
         }
         Ok(())
     }
+}
+
+impl Gateway {
+    /// Tells the ledger what the log says of an operation's object since, once its outcome has been found out: until then
+    /// there was nothing that could turn.
+    pub(super) async fn catch_up(&self, hash: OperationHash, settled: &Settled) {
+        let Settled::Succeeded(Success { object_id: Some(id), .. }) = settled else { return };
+        let mut read = 0;
+        loop {
+            let batch = match self.feed.about(id, read, EVENT_BATCH_EVENTS_MAX).await {
+                Ok(batch) => batch,
+                Err(error) => return tracing::warn!(%error, "the event log cannot be read"),
+            };
+            for stored in &batch {
+                read = stored.position;
+                let envelope = Envelope::parse(&stored.event.json).ok();
+                let stamped = snapshot(&stored.event.json).filter(|object| made_by(object) == Some(hash));
+                if let Some((envelope, object)) = envelope.zip(stamped)
+                    && let Err(error) = self.turn(hash, &envelope, object).await
+                {
+                    tracing::warn!(%error, event = envelope.id, "a later state was not taken over");
+                }
+            }
+            if batch.len() < EVENT_BATCH_EVENTS_MAX {
+                return;
+            }
+        }
+    }
 
     /// A later state of an object that one of our operations made.
-    async fn turn(&self, envelope: &Envelope, object: &str) -> Result<(), Stop> {
-        let made_by =
-            serde_json::from_str(object).ok().and_then(|object| OperationHash::parse(stamp_of(&object)?));
-        let Some(hash) = made_by else { return Ok(()) };
-        let Some(entry) = self.gateway.ledger.entry(hash).await? else { return Ok(()) };
+    async fn turn(&self, hash: OperationHash, envelope: &Envelope, object: &str) -> Result<(), Stop> {
+        let Some(entry) = self.ledger.entry(hash).await? else { return Ok(()) };
         let spec = contract::by_ledger_name(&entry.record.operation.rpc);
         if !spec.is_some_and(|spec| spec.turned_by.contains(&envelope.kind.as_str())) {
             return Ok(());
@@ -158,10 +201,16 @@ impl Settler {
             object: object.to_owned(),
             api_version: envelope.api_version.clone(),
         };
-        let audit = self.gateway.own_record(&entry.record.operation);
-        match self.gateway.ledger.turn(hash, &turn, audit).await? {
+        let audit = self.own_record(&entry.record.operation);
+        match self.ledger.turn(hash, &turn, audit).await? {
             Proved::InFlight => Err(Stop::InFlight),
-            Proved::Settled { .. } | Proved::NotOurs | Proved::Nothing => Ok(()),
+            Proved::Settled { .. } | Proved::Doubled | Proved::NotOurs | Proved::Nothing => Ok(()),
         }
     }
+}
+
+/// The operation that made an object, by its stamp.
+fn made_by(object: &str) -> Option<OperationHash> {
+    let object = serde_json::from_str(object).ok()?;
+    OperationHash::parse(stamp_of(&object)?)
 }

@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use super::lease::age_ms;
+use super::lease::{age_ms, surely_over};
 use super::outcome::{Case, Found, Refusal, Settled, Stuck, Success, Witness};
 use super::proof::Verdict;
 use super::state::{Record, State};
@@ -87,6 +87,8 @@ pub enum Moved {
         /// Whether a later generation was sent than the one that took effect: it may have taken effect too.
         later_sent: bool,
     },
+    /// It took effect before, by another object: an alarm.
+    Doubled,
     /// The event is not about this operation.
     NotOurs,
     /// It changes nothing.
@@ -107,9 +109,12 @@ pub fn looked(
         age_ms(&record, now).unwrap_or_else(|| now.wall_ms.saturating_sub(record.last_ms)) >= UNKNOWN_MS_MAX;
     let verdict = match (finding, why) {
         (Finding::Effected(success), _) => Verdict::Settled(Settled::Succeeded(success)),
-        (Finding::Absent { found }, Some(why)) => absent(found, why, effect),
-        (Finding::Undecided { why: note, found }, Some(_)) => {
-            Verdict::NeedsOperator(Case { why: Stuck::Undecided, note, found })
+        (Finding::Absent { found }, Some(why)) => absent(&record, found, why, effect, now),
+        (Finding::Undecided { .. }, Some(Stuck::Keyless)) if !surely_over(&record, now) => as_it_was(&record),
+        (Finding::Undecided { why: note, found }, Some(why)) => {
+            // What no look can mend stays the reason, whatever a look finds.
+            let why = if why == Stuck::Expired { Stuck::Undecided } else { why };
+            Verdict::NeedsOperator(Case { why, note, found })
         }
         (Finding::Unread { why: note }, _) if overdue && !needs_operator(&record) => {
             Verdict::NeedsOperator(Case { why: Stuck::Overdue, note, found: Vec::new() })
@@ -123,19 +128,25 @@ pub fn looked(
 }
 
 /// Not found, and no resend will tell more.
-fn absent(found: Vec<Found>, why: Stuck, effect: Effect) -> Verdict {
+fn absent(record: &Record, found: Vec<Found>, why: Stuck, effect: Effect, now: Moment) -> Verdict {
     if planted::active("absent-as-refused") {
         return Verdict::Settled(Settled::NotExecuted(Witness::Look));
     }
     let case = |why| Verdict::NeedsOperator(Case { why, note: String::new(), found });
     match (why, effect) {
         // Stripe carries out a request at any time after it answered 500, and support may have made up for it by hand.
+        (Stuck::Keyless, _) if !surely_over(record, now) => as_it_was(record),
         (_, Effect::Money) => case(Stuck::Absent),
         // Whoever used the key with other bytes may have had an effect that looks otherwise; what was overwritten cannot
         // be seen any more; and without an age the request may still be under way.
         (Stuck::KeyConflict | Stuck::ClockSetBack | Stuck::Superseded, _) => case(why),
-        (Stuck::Expired | Stuck::Absent | Stuck::Undecided | Stuck::Overdue, _) => {
-            Verdict::Settled(Settled::NotExecuted(Witness::Look))
+        (Stuck::Expired | Stuck::Keyless | Stuck::Absent | Stuck::Undecided | Stuck::Overdue, _) => {
+            // A clock that jumped ahead makes a request look old that Stripe may be carrying out right now.
+            if surely_over(record, now) {
+                Verdict::Settled(Settled::NotExecuted(Witness::Look))
+            } else {
+                as_it_was(record)
+            }
         }
     }
 }
@@ -173,10 +184,13 @@ pub fn proved(record: &Record, spec: &Spec, proof: &EventProof, now: Moment) -> 
     let sent = (1..=record.generation).find(|generation| record.key(*generation) == proof.idempotency_key);
     let Some(generation) = sent else { return Moved::NotOurs };
     let settles = spec.settled_by.contains(&proof.kind.as_str());
-    let known = matches!(record.state, State::Settled(Settled::Succeeded(_)));
-    let Some(object_id) = object_id(&proof.object, spec.object).filter(|_| settles && !known) else {
+    let Some(object_id) = object_id(&proof.object, spec.object).filter(|_| settles) else {
         return Moved::Nothing;
     };
+    if let State::Settled(Settled::Succeeded(success)) = &record.state {
+        let same = success.object_id.as_ref().is_none_or(|known| *known == object_id);
+        return if same { Moved::Nothing } else { Moved::Doubled };
+    }
     let success = Success {
         json: readable(&proof.object, &proof.api_version),
         request_id: None,

@@ -88,6 +88,15 @@ pub fn over(record: &Record, now: Moment) -> bool {
     age_ms(record, now).is_none_or(|age_ms| age_ms >= RESEND_MS_MAX)
 }
 
+/// Whether Stripe may have forgotten the key by whichever clock shows less, so that it cannot be carrying out the request
+/// any more.
+#[must_use]
+pub fn surely_over(record: &Record, now: Moment) -> bool {
+    let by_wall = now.wall_ms.saturating_sub(record.first_sent_ms);
+    let by_boot = record.first_sent_boot.and_then(|first| now.boot.since(first));
+    by_boot.map_or(by_wall, |by_boot| by_boot.min(by_wall)) >= RESEND_MS_MAX
+}
+
 /// Whether the wall clock shows less than it must by now. Once it was set back, a later reading that looks right proves
 /// nothing.
 #[must_use]

@@ -64,6 +64,8 @@ pub enum Stuck {
     Expired,
     /// Stripe knows the key with other bytes.
     KeyConflict,
+    /// It carries no key and names what it removes by its place alone: sent again, it could remove what came after.
+    Keyless,
     /// The wall clock was set back, so that nobody can tell whether Stripe may have forgotten the key.
     ClockSetBack,
     /// A later change of the same object was sent, which a resend would undo.
@@ -105,6 +107,7 @@ impl Stuck {
         match self {
             Self::Expired => "expired",
             Self::KeyConflict => "key_conflict",
+            Self::Keyless => "keyless",
             Self::ClockSetBack => "clock_set_back",
             Self::Superseded => "superseded",
             Self::Absent => "absent",

@@ -72,6 +72,8 @@ pub fn judge(attempt: &Attempt, ambiguous: bool, expected: Expected<'_>) -> Proo
         (400 | 402 | 404, Some(error)) if error.kind == "idempotency_error" => Proof::KeyConflict,
         (400 | 402 | 404, Some(_)) if !ambiguous || (answer.replayed && expected.keyed) => Proof::Refused,
         (429, Some(_)) if planted::active("refused-on-429") => Proof::Refused,
+        // A request under this key is being carried out: ours, or a copy of it that something on the way made.
+        (409, Some(error)) if error.code.as_deref() == Some("idempotency_key_in_use") => Proof::Ambiguous,
         (401 | 403 | 409 | 424 | 429, Some(_)) => Proof::Nothing,
         (500..=599, _) if planted::active("unknown-as-failed") => Proof::Nothing,
         _ => Proof::Ambiguous,

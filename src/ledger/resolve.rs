@@ -31,6 +31,8 @@ pub enum Proved {
         /// Whether a later generation was sent than the one that took effect: it may have taken effect too.
         later_sent: bool,
     },
+    /// The operation took effect before, by another object: an alarm.
+    Doubled,
     /// It is not about this operation.
     NotOurs,
     /// The operation is in flight; ask again when it has landed.
@@ -172,6 +174,7 @@ impl Ledger {
     ) -> Result<Proved, Error> {
         let (record, later_sent) = match moved {
             Moved::To { record, later_sent } => (record, later_sent),
+            Moved::Doubled => return Ok(Proved::Doubled),
             Moved::NotOurs => return Ok(Proved::NotOurs),
             Moved::Nothing => return Ok(Proved::Nothing),
         };

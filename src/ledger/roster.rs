@@ -7,6 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::state::{Record, State};
 use crate::domain::operation::OperationHash;
 
+/// How many generations of an operation are found by their key: each costs a hash for every intent.
+const ROSTER_GENERATIONS: u32 = 16;
+
 /// The unresolved operations. Clones share them.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Roster(Arc<Mutex<Names>>);
@@ -80,10 +83,13 @@ impl Names {
         let (stood, keys) = self.operations.entry(hash).or_insert_with(|| (kind, Vec::new()));
         *stood = kind;
         let known = u32::try_from(keys.len()).unwrap_or(u32::MAX);
-        for generation in known.saturating_add(1)..=record.generation {
+        // Effects of generations before these are known by their stamp.
+        let oldest = record.generation.saturating_sub(ROSTER_GENERATIONS);
+        for generation in known.max(oldest).saturating_add(1)..=record.generation {
             let key = record.key(generation);
-            keys.push(key.clone());
-            self.keys.insert(key, hash);
+            if self.keys.insert(key.clone(), hash).is_none() {
+                keys.push(key);
+            }
         }
     }
 

@@ -5,7 +5,7 @@ use super::lease::{Lease, Seat, age_ms, may_take, over};
 use super::outcome::{Case, Settled, Stuck};
 use super::proof::Verdict;
 use super::state::{Record, State};
-use crate::contract::{Effect, Spec, Verb};
+use crate::contract::{Effect, Lookup, LookupBy, Spec, Verb};
 use crate::domain::clock::Moment;
 use crate::domain::fingerprint::Fingerprint;
 use crate::domain::operation::Operation;
@@ -118,17 +118,25 @@ fn unknown(record: &Record, call: Call<'_>, now: Moment) -> Decision {
 pub fn stuck(record: &Record, now: Moment) -> Option<Stuck> {
     match record.state {
         State::Unknown { conflict: true, .. } => Some(Stuck::KeyConflict),
-        _ if !over(record, now) => None,
+        _ if !over(record, now) => {
+            record.outgoing().filter(|outgoing| removes_a_place(outgoing)).map(|_| Stuck::Keyless)
+        }
         _ if age_ms(record, now).is_none() => Some(Stuck::ClockSetBack),
         _ => Some(Stuck::Expired),
     }
+}
+
+/// Whether it removes whatever stands at a place, rather than one object by its id.
+fn removes_a_place(outgoing: &Outgoing) -> bool {
+    outgoing.verb == Verb::Delete && !outgoing.template.ends_with('}')
 }
 
 /// Whether sending it might undo a later change of the same object: it sets an object's fields, and may have done so
 /// before.
 #[must_use]
 pub fn may_be_superseded(how: Sending, spec: &Spec) -> bool {
-    let sets = spec.verb == Verb::Post && spec.effect == Effect::Write && spec.path.ends_with('}');
+    let retrieved = |lookup: &Lookup| matches!(lookup.by, LookupBy::Retrieve(_)) && lookup.reached.is_empty();
+    let sets = spec.verb == Verb::Post && spec.lookup.as_ref().is_some_and(retrieved);
     sets && how == Sending::Resend { ambiguous: true }
 }
 

@@ -54,6 +54,7 @@ fn reason(why: Stuck) -> OperationCaseReason {
     match why {
         Stuck::Expired => OperationCaseReason::Expired,
         Stuck::KeyConflict => OperationCaseReason::KeyConflict,
+        Stuck::Keyless => OperationCaseReason::Keyless,
         Stuck::ClockSetBack => OperationCaseReason::ClockSetBack,
         Stuck::Superseded => OperationCaseReason::Superseded,
         Stuck::Absent => OperationCaseReason::Absent,

@@ -7,7 +7,7 @@ use super::super::lookup::{Named, Question};
 use super::super::refusal;
 use super::{Errand, not_unresolved};
 use crate::contract::{self, Params, Sensitivity};
-use crate::ledger::{Entry, Ruled, Ruling, Success};
+use crate::ledger::{Entry, Finding, Ruled, Ruling, Success};
 use crate::proto::v1::SettleOperationRequest;
 use crate::proto::v1::settle_operation_request::Ruling as Word;
 use crate::telemetry::names::Way;
@@ -36,7 +36,10 @@ impl Gateway {
             Some(Word::Executed(object)) => {
                 Ruling::Executed(self.read_named(context, &entry, object, request).await?)
             }
-            Some(Word::NotExecuted(true)) => Ruling::NotExecuted,
+            Some(Word::NotExecuted(true)) => {
+                self.rule_out_effect(context, &entry).await?;
+                Ruling::NotExecuted
+            }
             Some(Word::NotExecuted(false)) | None => {
                 let problem =
                     "must be the object that it made or changed, or else `not_executed` must be true";
@@ -54,6 +57,27 @@ impl Gateway {
             }
             Ruled::TooEarly => Err(too_early(&request.id)),
             Ruled::NotUnresolved => Err(not_unresolved(&request.id)),
+        }
+    }
+
+    /// Looks once more before nobody looks again: after the ruling, the caller may have it carried out anew.
+    async fn rule_out_effect(&self, context: &Context, entry: &Entry) -> Result<(), Fault> {
+        let hold = self.ledger.hold(entry.hash).await.map_err(|error| self.unrecorded(&error))?;
+        // What is in flight or settled by now is for the ledger to refuse.
+        let Some(hold) = hold else { return Ok(()) };
+        match self.read_effect(&hold, context.deadline).await.0 {
+            Finding::Effected(success) => {
+                let id = success.object_id.unwrap_or_default();
+                let message = format!("it took effect: Stripe shows `{id}`; settle it as executed by that");
+                let mut fault = Fault::new(Code::FailedPrecondition, Reason::NotTheEffect, message);
+                fault.precondition = Some(("NOT_EXECUTED".to_owned(), id));
+                Err(fault.retry(Retry::Never))
+            }
+            Finding::Unread { why } => {
+                let message = format!("Stripe could not be read, so an effect cannot be ruled out: {why}");
+                Err(Fault::new(Code::Unavailable, Reason::StripeUnreachable, message))
+            }
+            Finding::Absent { .. } | Finding::Undecided { .. } => Ok(()),
         }
     }
 

@@ -223,5 +223,5 @@ async fn an_update_is_not_sent_again_over_a_later_one() {
     assert_eq!(hold.why(), Some(Stuck::Superseded));
     let finding = Finding::Undecided { why: "overwritten".to_owned(), found: Vec::new() };
     let verdict = stage.ledger.found(*hold, finding, stage.audit()).await.unwrap();
-    assert!(matches!(verdict, Verdict::NeedsOperator(case) if case.why == Stuck::Undecided));
+    assert!(matches!(verdict, Verdict::NeedsOperator(case) if case.why == Stuck::Superseded));
 }
