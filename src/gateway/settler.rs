@@ -181,7 +181,8 @@ impl Gateway {
                     tracing::warn!(%error, event = envelope.id, "a later state was not taken over");
                 }
             }
-            if batch.len() < EVENT_BATCH_EVENTS_MAX {
+            // A page may end early, since its bytes are bounded too.
+            if batch.is_empty() {
                 return;
             }
         }

@@ -49,6 +49,7 @@ impl Gateway {
     /// Keeps the record of a change that a rule of the gateway's forbade.
     pub(super) fn keep_denied(&self, mut record: Record, asked: &ledger::Asked<'_>, fault: &Fault) {
         record.phase = Phase::Denied;
+        record.decision = None;
         record.concern(&asked.operation);
         record.params = self.params(&asked.outgoing.template, &asked.outgoing.path, asked.params);
         record.outcome = Some(outcome(fault));

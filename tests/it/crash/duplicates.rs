@@ -1,6 +1,6 @@
-//! The proof by repetition: callers send changes, half of them sent before, half of these altered, while requests and
-//! answers get lost. Nothing is killed. At the end the same three records are compared. `TOLLGATE_PROVE_CALLS` says how
-//! many changes are asked for, `TOLLGATE_PROVE_SEED` brings the choices back.
+//! The proof by repetition: callers send what was sent before, half of it altered, and now and then something new, while
+//! requests and answers get lost. Nothing is killed. At the end the same three records are compared.
+//! `TOLLGATE_PROVE_CALLS` says how many repeated calls there are, `TOLLGATE_PROVE_SEED` brings the choices back.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -33,6 +33,7 @@ const KEPT_500S: u32 = 3;
 /// What the callers did.
 #[derive(Default)]
 struct Counts {
+    /// Of what was sent before.
     begun: AtomicU64,
     new: AtomicU64,
     same: AtomicU64,
@@ -90,27 +91,30 @@ async fn what_is_sent_again_happens_once_and_what_is_altered_is_refused() {
         "{new} new, {same} sent again, {altered} sent again altered; {} effects",
         records.book.effects.len()
     );
-    keep("duplicates", seed, new + same + altered, violations.values().map(Vec::len).sum(), &note);
+    keep("duplicates", seed, same + altered, violations.values().map(Vec::len).sum(), &note);
     assert!(violations.is_empty(), "see above; seed {seed}");
-    assert!(new + same + altered >= calls && altered * 6 > calls && same * 6 > calls, "{note}");
+    assert!(same + altered >= calls && altered * 3 > calls && same * 3 > calls, "{note}");
     sandbox.stop().await;
 }
 
-/// Asks for changes until there were enough.
+/// Repeats changes until there were enough, and asks for a new one every fifth time, or where none can be repeated.
 async fn caller(load: Arc<Load>, counts: Arc<Counts>, calls: u64, mut random: Random) {
-    while counts.begun.fetch_add(1, Ordering::Relaxed) < calls {
-        let kind = random.below(4);
+    while counts.begun.load(Ordering::Relaxed) < calls {
+        let kind = random.below(10);
+        let altered = kind % 2 == 1;
         let mut picks = (0..PICKS_MAX).filter_map(|_| load.known_of_the_last(REMEMBERED, &mut random));
-        let known = picks.find(|at| kind != 3 || load.succeeded(*at));
+        let known = picks.find(|at| !altered || load.succeeded(*at));
         let counted = match (kind, known) {
-            (2, Some(at)) => {
-                load.drive(at, &mut random, || false).await;
-                &counts.same
-            }
-            // One whose outcome is a success: of another, altered parameters are a new try.
-            (3, Some(at)) => {
-                load.alter(at, &mut random).await;
-                &counts.altered
+            (2.., Some(at)) => {
+                counts.begun.fetch_add(1, Ordering::Relaxed);
+                // One whose outcome is a success: of another, altered parameters are a new try.
+                if altered {
+                    load.alter(at, &mut random).await;
+                    &counts.altered
+                } else {
+                    load.drive(at, &mut random, || false).await;
+                    &counts.same
+                }
             }
             _ => {
                 let at = load.new_operation(&mut random);
