@@ -9,7 +9,7 @@ use tollgate::sandbox::Fault;
 use crate::crash::random::Random;
 
 /// Where a change can be killed: a point of the gateway with the passage that counts, or what is seen at the sandbox.
-pub(super) const POINTS: [(&str, u64); 20] = [
+pub(super) const POINTS: [(&str, u64); 23] = [
     ("intent-before", 1),
     ("write-rows", 1),
     ("write-durable", 1),
@@ -30,6 +30,9 @@ pub(super) const POINTS: [(&str, u64); 20] = [
     ("webhook-durable", 1),
     ("index-rows", 1),
     ("index-durable", 1),
+    ("terms-durable", 1),
+    ("prove-before", 1),
+    ("prove-durable", 1),
 ];
 /// The request has arrived at the sandbox.
 pub(super) const ARRIVED: &str = "arrived";
@@ -56,7 +59,7 @@ pub(super) const OUTCOMES: [&str; 15] = [
 ];
 
 /// Where the recovery can be killed in its turn.
-pub(super) const SECONDS: [&str; 17] = [
+pub(super) const SECONDS: [&str; 23] = [
     "open-migrated",
     "start-account",
     "start-before-ready",
@@ -74,6 +77,12 @@ pub(super) const SECONDS: [&str; 17] = [
     "webhook-verified",
     "webhook-durable",
     "index-rows",
+    "terms-rows",
+    "resolve-before-read",
+    "found-before",
+    "found-durable",
+    "prove-before",
+    "prove-durable",
 ];
 
 /// When the equal of the change comes.

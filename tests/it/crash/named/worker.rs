@@ -33,6 +33,8 @@ const WAIT: Duration = Duration::from_secs(5);
 const LOOK_EVERY: Duration = Duration::from_millis(2);
 /// Time for what comes after the answer: a webhook, a pass of the index.
 const AFTERMATH: Duration = Duration::from_millis(350);
+/// What comes after the answer begins so.
+const BEHIND: [&str; 6] = ["webhook", "index", "terms", "resolve", "found", "prove"];
 /// Pause before the same is sent again.
 const AGAIN: Duration = Duration::from_millis(15);
 /// Answers of an unknown outcome after which a caller is content with it, once nothing is killed any more.
@@ -156,11 +158,8 @@ impl Worker {
             if self.gateway.dead() {
                 return true;
             }
-            let aftermath = if point.starts_with("webhook") || point.starts_with("index") {
-                AFTERMATH
-            } else {
-                LOOK_EVERY
-            };
+            let aftermath =
+                if BEHIND.iter().any(|kind| point.starts_with(kind)) { AFTERMATH } else { LOOK_EVERY };
             if call.is_finished()
                 && *until.get_or_insert_with(|| Instant::now() + aftermath) <= Instant::now()
             {
