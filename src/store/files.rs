@@ -1,8 +1,10 @@
 //! The data folder: its permissions, its lock and the path of the database in it. It opens no database.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::io;
+use std::os::unix::fs::{
+    DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
+};
 use std::path::{Path, PathBuf};
 
 use super::error::Error;
@@ -55,7 +57,7 @@ impl Folder {
     pub(super) fn mark_used(&self) -> Result<(), Error> {
         let marked = || -> io::Result<()> {
             if self.lock.metadata()?.len() == 0 {
-                (&self.lock).write_all(USED)?;
+                self.lock.write_all_at(USED, 0)?;
                 self.lock.sync_all()?;
             }
             Ok(())
