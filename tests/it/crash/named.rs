@@ -18,7 +18,7 @@ const KILLS_DEFAULT: u64 = 48;
 const WORKERS: u64 = 2;
 /// Cases in which a planted fault has to show, and how often it is tried: some need luck within milliseconds.
 const CASES_PLANTED: usize = 9;
-const ROUNDS_MAX: u64 = 4;
+const ROUNDS_MAX: u64 = 12;
 /// Cases after which a gateway ends in peace and its records are compared.
 const CASES_PER_LIFE: usize = 25;
 
