@@ -19,6 +19,9 @@ use crate::rig::Wire;
 /// More than any seeded payment has, so that Stripe refuses it.
 const TOO_MUCH: i64 = 5_000_000;
 
+/// What is attached to customers.
+const CARD: &str = "pm_card_visa";
+
 /// What the sandbox has before the load begins.
 pub(crate) struct Stock {
     pub(crate) payments: Vec<String>,
@@ -95,6 +98,16 @@ impl Change {
         }
     }
 
+    /// The object whose fields it sets: of two such changes the later stands, so that the earlier is not sent again.
+    pub(crate) fn sets(&self) -> Option<&str> {
+        match self {
+            Self::UpdateCustomer { customer, .. } => Some(customer),
+            Self::Stage { dispute, .. } => Some(dispute),
+            Self::Attach { .. } => Some(CARD),
+            Self::Refund { .. } | Self::CreateCustomer { .. } => None,
+        }
+    }
+
     /// The RPC as `GetOperation` wants it.
     pub(crate) fn rpc(&self) -> &'static str {
         match self {
@@ -157,7 +170,7 @@ impl Operation {
             Change::Attach { customer } => {
                 let request = AttachPaymentMethodRequest {
                     operation,
-                    id: "pm_card_visa".to_owned(),
+                    id: CARD.to_owned(),
                     customer: Some(customer),
                     ..Default::default()
                 };

@@ -6,7 +6,7 @@ use tollgate::proto::v1::{Operation as LedgerEntry, OperationState};
 
 use super::change::Operation;
 use super::load::Entry;
-use super::records::{Effect, Records};
+use super::records::{Audit, Effect, Records};
 
 /// What may not happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -65,7 +65,8 @@ pub(crate) fn violations(records: &Records<'_>) -> Violations {
         for (rule, what) in told(entry, effects, state, object_id) {
             found.entry(rule).or_default().push(format!("{name}: {what}"));
         }
-        if !entry.told.settled() {
+        let left_to_a_person = state == OperationState::NeedsOperator && names.superseded(entry, records);
+        if !entry.told.settled() && !left_to_a_person {
             unknown.push(format!("{name}: {state:?}"));
         }
     }
@@ -95,6 +96,27 @@ impl<'a> Names<'a> {
             }
         }
         Self { by_key, by_reference }
+    }
+
+    /// Whether a later change of what it sets was about to be sent: sending the earlier again could undo it, so that a
+    /// person has to decide.
+    fn superseded(&self, entry: &Entry, records: &Records<'_>) -> bool {
+        let intents = |entry: &Entry| {
+            let Operation { order, id, change } = &entry.operation;
+            let hash = self.by_reference.get(&(change.rpc(), order, id)).copied();
+            let of_it = move |row: &Audit| row.phase == "intent" && row.operation.as_deref() == hash;
+            let first = records.audit.iter().position(of_it);
+            first.zip(records.audit.iter().rposition(of_it))
+        };
+        let (change, own) = (&entry.operation.change, intents(entry));
+        records.history.iter().any(|other| {
+            let same = other.operation.change.rpc() == change.rpc()
+                && other.operation.change.sets() == change.sets();
+            same && change.sets().is_some()
+                && own
+                    .zip(intents(other))
+                    .is_some_and(|((first, _), (_, last))| last > first && !std::ptr::eq(entry, other))
+        })
     }
 
     /// What was carried out for whom: by the stamp where the object has one, else by the key.
@@ -203,7 +225,7 @@ fn shown(effects: &[&Effect]) -> String {
 #[cfg(test)]
 mod tests {
     use super::super::change::Change;
-    use super::super::records::{Audit, Book};
+    use super::super::records::Book;
     use super::*;
 
     const REFERENCE: (&str, &str) = ("order-1", "a");
@@ -306,5 +328,36 @@ mod tests {
         assert_eq!(broken(alone), [Rule::Unsettled, Rule::LedgerDiffers]);
         let odd = |history: &mut Vec<Entry>| history[0].told.wrong.push("INTERNAL".to_owned());
         assert_eq!(broken(|history, _| odd(history)), [Rule::WrongAnswer]);
+    }
+
+    #[test]
+    fn an_update_may_be_left_to_a_person_only_after_a_later_one() {
+        let told_of_nothing = |later: bool| {
+            broken(|history, records| {
+                let update = |id: &str| {
+                    let (customer, description) = ("cus_1".to_owned(), id.to_owned());
+                    let change = Change::UpdateCustomer { customer, description };
+                    let operation = Operation { order: "order-2".to_owned(), id: id.to_owned(), change };
+                    Entry { operation, told: super::super::load::Told::default() }
+                };
+                let row = |id: &str| Audit {
+                    rpc: "tollgate.v1.CustomerService/UpdateCustomer".to_owned(),
+                    order_id: Some("order-2".to_owned()),
+                    operation_id: Some(id.to_owned()),
+                    operation: Some(format!("hash-{id}")),
+                    ..intent(&format!("key-{id}"))
+                };
+                let ids = if later { ["a", "b"] } else { ["b", "a"] };
+                records.audit.extend(ids.map(row));
+                history.extend([update("a"), update("b")]);
+                history[2].told.refused = true;
+                let state = |state: OperationState| {
+                    Some(LedgerEntry { state: state.into(), ..LedgerEntry::default() })
+                };
+                records.ledger.extend([state(OperationState::NeedsOperator), state(OperationState::Refused)]);
+            })
+        };
+        assert_eq!(told_of_nothing(true), []);
+        assert_eq!(told_of_nothing(false), [Rule::Unsettled]);
     }
 }
