@@ -135,8 +135,8 @@ fn removes_a_place(outgoing: &Outgoing) -> bool {
 /// before.
 #[must_use]
 pub fn may_be_superseded(how: Sending, spec: &Spec) -> bool {
-    let retrieved = |lookup: &Lookup| matches!(lookup.by, LookupBy::Retrieve(_)) && lookup.reached.is_empty();
-    let sets = spec.verb == Verb::Post && spec.lookup.as_ref().is_some_and(retrieved);
+    let at_its_place = |lookup: &Lookup| lookup.by == LookupBy::Retrieve(spec.path);
+    let sets = spec.verb == Verb::Post && spec.lookup.as_ref().is_some_and(at_its_place);
     sets && how == Sending::Resend { ambiguous: true }
 }
 

@@ -19,9 +19,6 @@ use crate::rig::Wire;
 /// More than any seeded payment has, so that Stripe refuses it.
 const TOO_MUCH: i64 = 5_000_000;
 
-/// What is attached to customers.
-const CARD: &str = "pm_card_visa";
-
 /// What the sandbox has before the load begins.
 pub(crate) struct Stock {
     pub(crate) payments: Vec<String>,
@@ -103,8 +100,7 @@ impl Change {
         match self {
             Self::UpdateCustomer { customer, .. } => Some(customer),
             Self::Stage { dispute, .. } => Some(dispute),
-            Self::Attach { .. } => Some(CARD),
-            Self::Refund { .. } | Self::CreateCustomer { .. } => None,
+            Self::Attach { .. } | Self::Refund { .. } | Self::CreateCustomer { .. } => None,
         }
     }
 
@@ -170,7 +166,7 @@ impl Operation {
             Change::Attach { customer } => {
                 let request = AttachPaymentMethodRequest {
                     operation,
-                    id: CARD.to_owned(),
+                    id: "pm_card_visa".to_owned(),
                     customer: Some(customer),
                     ..Default::default()
                 };
