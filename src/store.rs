@@ -26,8 +26,8 @@ use tokio::sync::{Semaphore, oneshot, watch};
 
 pub use self::error::Error;
 pub use self::rows::{
-    Appended, AuditRow, Batch, JournalRow, NewEvent, OperationRow, Receipt, Setting, StoredAudit,
-    StoredEvent, StoredOperation,
+    Appended, AuditRow, Batch, Entry, JournalRow, Movement, NewEvent, OperationRow, Receipt, Setting,
+    StoredAudit, StoredEvent, StoredMovement, StoredOperation,
 };
 pub use self::terms::Terms;
 
@@ -327,6 +327,38 @@ impl Store {
         }
         let name = name.to_owned();
         self.readers.read(move |connection| query::setting(connection, &name)).await
+    }
+
+    /// The entries of a kind with their ids, in the order of these; all of them, so a kind is for what is few.
+    ///
+    /// # Errors
+    /// [`Error::Uncertain`] while it is not known whether the last change of one is stored; whatever the disk says.
+    pub async fn entries(&self, kind: &'static str) -> Result<Vec<(String, Vec<u8>)>, Error> {
+        if self.shared.tail().doubts_entries(kind) {
+            return Err(Error::Uncertain);
+        }
+        self.readers.read(move |connection| query::entries(connection, kind)).await
+    }
+
+    /// Movements in the order of their times, after the one of time and place `after`, at most `count_max`; a place of 0
+    /// is before all of its time.
+    ///
+    /// # Errors
+    /// Whatever the disk says.
+    pub async fn movements_after(
+        &self,
+        after: (UnixMillis, u64),
+        count_max: usize,
+    ) -> Result<Vec<StoredMovement>, Error> {
+        self.searchers.read(move |connection| query::movements_after(connection, after, count_max)).await
+    }
+
+    /// All movements of a group, in the order they were written.
+    ///
+    /// # Errors
+    /// Whatever the disk says.
+    pub async fn movements_of(&self, group: [u8; 32]) -> Result<Vec<StoredMovement>, Error> {
+        self.readers.read(move |connection| query::movements_of(connection, &group)).await
     }
 
     /// Keeps a setting if it has no value yet; answers the value that stands, which may be an earlier one.

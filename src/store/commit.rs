@@ -3,7 +3,7 @@
 use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
 
 use super::error::Error;
-use super::rows::{Appended, AuditRow, Batch, NewEvent, OperationRow, Receipt, Setting};
+use super::rows::{Appended, AuditRow, Batch, Entry, Movement, NewEvent, OperationRow, Receipt, Setting};
 use crate::domain::planted;
 
 /// The highest number given out in each log.
@@ -67,6 +67,8 @@ pub(super) fn write(
             append_audit(transaction, &mut last.audit, &batch.audit)?;
             keep_settings(transaction, &batch.settings)?;
             replace_settings(transaction, &batch.state)?;
+            replace_entries(transaction, &batch.entries)?;
+            append_movements(transaction, &batch.movements)?;
             let append = |event| append_event(transaction, &mut last.position, event);
             receipts.push(Receipt { events: batch.events.iter().map(append).collect::<Result<_, _>>()? });
         }
@@ -113,6 +115,32 @@ fn replace_settings(connection: &Connection, settings: &[Setting]) -> rusqlite::
                  ON CONFLICT (name) DO UPDATE SET value = excluded.value",
             )?
             .execute(params![setting.name, setting.value])?;
+    }
+    Ok(())
+}
+
+fn replace_entries(connection: &Connection, entries: &[Entry]) -> rusqlite::Result<()> {
+    for Entry { kind, id, body } in entries {
+        match body {
+            Some(body) => connection
+                .prepare_cached(
+                    "INSERT INTO entries (kind, id, body) VALUES (?1, ?2, ?3)
+                     ON CONFLICT (kind, id) DO UPDATE SET body = excluded.body",
+                )?
+                .execute(params![kind, id, body])?,
+            None => connection
+                .prepare_cached("DELETE FROM entries WHERE kind = ?1 AND id = ?2")?
+                .execute(params![kind, id])?,
+        };
+    }
+    Ok(())
+}
+
+fn append_movements(connection: &Connection, movements: &[Movement]) -> rusqlite::Result<()> {
+    for movement in movements {
+        connection
+            .prepare_cached("INSERT INTO movements (at_ms, grouped, body) VALUES (?1, ?2, ?3)")?
+            .execute(params![movement.at_ms, movement.group, movement.body])?;
     }
     Ok(())
 }

@@ -3,7 +3,9 @@
 use rusqlite::{Connection, OptionalExtension as _, Row, Rows, params};
 
 use super::commit::{number, stored};
-use super::rows::{AuditRow, JournalRow, NewEvent, StoredAudit, StoredEvent, StoredOperation};
+use super::rows::{
+    AuditRow, JournalRow, Movement, NewEvent, StoredAudit, StoredEvent, StoredMovement, StoredOperation,
+};
 use super::tail::{INDEXED, Listed};
 use crate::domain::clock::UnixMillis;
 use crate::domain::operation::OperationHash;
@@ -54,6 +56,42 @@ pub(super) fn unlisted_after(
             Ok(JournalRow { sequence: number(row.get(0)?), hash, record: row.get(2)? })
         })?
         .collect()
+}
+
+/// The entries of a kind, in the order of their ids.
+pub(super) fn entries(connection: &Connection, kind: &str) -> rusqlite::Result<Vec<(String, Vec<u8>)>> {
+    connection
+        .prepare_cached("SELECT id, body FROM entries WHERE kind = ?1 ORDER BY id")?
+        .query_map([kind], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect()
+}
+
+/// Movements in the order of their times, after one of `at_ms` at the place `sequence`; at most `count_max`.
+pub(super) fn movements_after(
+    connection: &Connection,
+    (at_ms, sequence): (UnixMillis, u64),
+    count_max: usize,
+) -> rusqlite::Result<Vec<StoredMovement>> {
+    connection
+        .prepare_cached("SELECT * FROM movements WHERE (at_ms, seq) > (?1, ?2) ORDER BY at_ms, seq LIMIT ?3")?
+        .query_map(params![at_ms, stored(sequence), limit(count_max)], movement_of)?
+        .collect()
+}
+
+/// The movements of a group.
+pub(super) fn movements_of(
+    connection: &Connection,
+    group: &[u8; 32],
+) -> rusqlite::Result<Vec<StoredMovement>> {
+    connection
+        .prepare_cached("SELECT * FROM movements WHERE grouped = ?1 ORDER BY seq")?
+        .query_map([group], movement_of)?
+        .collect()
+}
+
+fn movement_of(row: &Row<'_>) -> rusqlite::Result<StoredMovement> {
+    let movement = Movement { at_ms: row.get("at_ms")?, group: row.get("grouped")?, body: row.get("body")? };
+    Ok(StoredMovement { sequence: number(row.get("seq")?), movement })
 }
 
 /// Events after `position` up to `head`, at most `count_max`, and none beyond `bytes_max` but the first.

@@ -16,6 +16,41 @@ pub struct Batch {
     pub settings: Vec<Setting>,
     /// Settings that replace their earlier values; a name is of one kind only.
     pub state: Vec<Setting>,
+    /// Entries that replace their earlier bodies, or end.
+    pub entries: Vec<Entry>,
+    /// Movements, kept for good.
+    pub movements: Vec<Movement>,
+}
+
+/// One of the few things of a kind that a gateway is told while it runs, such as a token.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Its kind.
+    pub kind: &'static str,
+    /// Its name among those of its kind.
+    pub id: String,
+    /// What it is from now on; `None` ends it.
+    pub body: Option<Vec<u8>>,
+}
+
+/// What one write of an operation's record added to sums, or took from them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Movement {
+    /// The time that it counts for.
+    pub at_ms: UnixMillis,
+    /// What else it is found by.
+    pub group: [u8; 32],
+    /// Its contents.
+    pub body: Vec<u8>,
+}
+
+/// A movement with its place; a later one of the same time has a higher place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredMovement {
+    /// Its place.
+    pub sequence: u64,
+    /// The movement.
+    pub movement: Movement,
 }
 
 /// The record of one operation.
@@ -133,7 +168,10 @@ impl Batch {
         let audit = self.audit.iter().map(AuditRow::bytes);
         let events = self.events.iter().map(|event| event.json.len() + event.id.len() + event.kind.len());
         let settings = self.settings.iter().chain(&self.state).map(|setting| setting.value.len());
-        operations.chain(audit).chain(events).chain(settings).sum()
+        let entries =
+            self.entries.iter().map(|entry| entry.id.len() + entry.body.as_ref().map_or(0, Vec::len));
+        let movements = self.movements.iter().map(|movement| movement.body.len() + movement.group.len());
+        operations.chain(audit).chain(events).chain(settings).chain(entries).chain(movements).sum()
     }
 }
 
@@ -147,5 +185,13 @@ impl AuditRow {
 impl std::fmt::Debug for Setting {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         out.debug_struct("Setting").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// The body may be secret.
+impl std::fmt::Debug for Entry {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { kind, id, .. } = self;
+        out.debug_struct("Entry").field("kind", kind).field("id", id).finish_non_exhaustive()
     }
 }

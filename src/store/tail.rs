@@ -25,6 +25,8 @@ pub(super) struct Tail {
     listed: BTreeSet<OperationHash>,
     /// Settings whose last replacement may or may not be stored.
     doubtful: HashSet<String>,
+    /// Kinds of which an entry's last replacement may or may not be stored.
+    doubtful_kinds: HashSet<&'static str>,
 }
 
 /// An operation of the list, with its record unless only the index can tell.
@@ -98,6 +100,11 @@ impl Tail {
         self.doubtful.contains(name)
     }
 
+    /// Whether the last replacement of an entry of this kind may or may not be stored.
+    pub(super) fn doubts_entries(&self, kind: &str) -> bool {
+        self.doubtful_kinds.contains(kind)
+    }
+
     /// Takes a row that has become durable.
     pub(super) fn append(&mut self, seq: i64, row: OperationRow) {
         if row.listed {
@@ -117,6 +124,7 @@ impl Tail {
             self.bytes = self.bytes.saturating_sub(before.map_or(0, |newest| newest.bytes()));
         }
         self.doubtful.extend(batch.state.iter().map(|setting| setting.name.clone()));
+        self.doubtful_kinds.extend(batch.entries.iter().map(|entry| entry.kind));
     }
 
     /// Lets go of what the index knows up to and including row `indexed`.

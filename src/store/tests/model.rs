@@ -39,6 +39,8 @@ enum Write {
     Audit { words: [u8; 2] },
     Event { words: [u8; 2] },
     State { name: u8, value: u16 },
+    Entry { kind: u8, id: u8, value: Option<u16> },
+    Movement { group: u8, at_ms: i8 },
 }
 
 fn write_of() -> impl Strategy<Value = Write> {
@@ -51,6 +53,8 @@ fn write_of() -> impl Strategy<Value = Write> {
         prop::array::uniform2(0..WORDS).prop_map(|words| Write::Audit { words }),
         prop::array::uniform2(0..WORDS).prop_map(|words| Write::Event { words }),
         (0..2u8, any::<u16>()).prop_map(|(name, value)| Write::State { name, value }),
+        (0..2u8, 0..3u8, any::<Option<u16>>()).prop_map(|(kind, id, value)| Write::Entry { kind, id, value }),
+        (0..3u8, any::<i8>()).prop_map(|(group, at_ms)| Write::Movement { group, at_ms }),
     ]
 }
 
@@ -82,6 +86,8 @@ fn terms_of(version: u32) -> Terms {
     }
 }
 
+const KINDS: [&str; 2] = ["one", "other"];
+
 /// What the store should hold.
 #[derive(Debug, Default)]
 struct Model {
@@ -92,6 +98,8 @@ struct Model {
     erased: usize,
     events: Vec<NewEvent>,
     state: BTreeMap<u8, u16>,
+    entries: BTreeMap<(u8, u8), u16>,
+    movements: Vec<Movement>,
     terms: u32,
 }
 
@@ -118,6 +126,16 @@ impl Model {
                 Write::State { name, value } => batch
                     .state
                     .push(Setting { name: format!("state-{name}"), value: value.to_be_bytes().to_vec() }),
+                Write::Entry { kind, id, value } => batch.entries.push(Entry {
+                    kind: KINDS[usize::from(*kind)],
+                    id: id.to_string(),
+                    body: value.map(|value| value.to_be_bytes().to_vec()),
+                }),
+                Write::Movement { group, at_ms } => {
+                    let body = (self.movements.len() + batch.movements.len()).to_be_bytes().to_vec();
+                    let at_ms = i64::from(*at_ms);
+                    batch.movements.push(Movement { at_ms, group: [*group; 32], body });
+                }
             }
         }
         batch
@@ -134,11 +152,18 @@ impl Model {
                 Write::State { name, value } => {
                     self.state.insert(*name, *value);
                 }
-                Write::Audit { .. } | Write::Event { .. } => {}
+                Write::Entry { kind, id, value: Some(value) } => {
+                    self.entries.insert((*kind, *id), *value);
+                }
+                Write::Entry { kind, id, value: None } => {
+                    self.entries.remove(&(*kind, *id));
+                }
+                Write::Audit { .. } | Write::Event { .. } | Write::Movement { .. } => {}
             }
         }
         self.audit.extend(batch.audit);
         self.events.extend(batch.events);
+        self.movements.extend(batch.movements);
     }
 
     fn erase(&mut self, up_to: usize) {
@@ -174,6 +199,8 @@ impl Model {
             assert_eq!(store.setting(&format!("state-{name}")).await, Ok(expected));
         }
         self.compare_listed(store).await;
+        self.compare_entries(store).await;
+        self.compare_movements(store).await;
         let stored: Vec<_> =
             store.audit_after(0, 1000).await.unwrap().into_iter().map(|stored| stored.row).collect();
         assert_eq!(stored, self.audit);
@@ -209,6 +236,33 @@ impl Model {
             paged.push(found.clone());
         }
         assert_eq!(paged, expected);
+    }
+
+    async fn compare_entries(&self, store: &Store) {
+        for (number, kind) in (0..).zip(KINDS) {
+            let of_kind = self.entries.iter().filter(|((of, _), _)| *of == number);
+            let expected: Vec<_> =
+                of_kind.map(|((_, id), value)| (id.to_string(), value.to_be_bytes().to_vec())).collect();
+            assert_eq!(store.entries(kind).await, Ok(expected));
+        }
+    }
+
+    async fn compare_movements(&self, store: &Store) {
+        for group in 0..3 {
+            let found = store.movements_of([group; 32]).await.unwrap();
+            let found: Vec<_> = found.into_iter().map(|stored| stored.movement).collect();
+            let expected = self.movements.iter().filter(|movement| movement.group == [group; 32]);
+            assert_eq!(found, expected.cloned().collect::<Vec<_>>());
+        }
+        let mut expected: Vec<_> = self.movements.iter().filter(|movement| movement.at_ms >= 0).collect();
+        expected.sort_by_key(|movement| movement.at_ms);
+        let (mut found, mut after) = (Vec::new(), (0, 0));
+        while let [.., last] = &store.movements_after(after, 2).await.unwrap()[..] {
+            let page = store.movements_after(after, 2).await.unwrap();
+            after = (last.movement.at_ms, last.sequence);
+            found.extend(page.into_iter().map(|stored| stored.movement));
+        }
+        assert_eq!(found.iter().collect::<Vec<_>>(), expected);
     }
 
     async fn compare_found(&self, store: &Store, term: &str, after: u64, count_max: usize) {

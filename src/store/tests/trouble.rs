@@ -173,17 +173,19 @@ async fn what_a_failed_commit_replaces_is_unknown_until_the_database_was_opened_
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path(), terms()).unwrap();
     let state = |value| vec![Setting { name: "cursor".to_owned(), value: vec![value] }];
+    let entries = || vec![Entry { kind: "token", id: "1".to_owned(), body: None }];
     store.commit(Batch { state: state(1), ..record(1, "first") }).await.unwrap();
     let away = dir.path().join("away");
     std::fs::rename(database(&dir), &away).unwrap();
     on_writer(&store, move |writer| {
-        writer.doubt(&[Batch { state: state(2), ..record(1, "second") }], Vec::new());
+        writer.doubt(&[Batch { state: state(2), entries: entries(), ..record(1, "second") }], Vec::new());
         writer.disconnect(Error::Io("the disk is gone".to_owned()));
     })
     .await;
     assert_eq!(store.operation(&hash(1)).await, Err(Error::Uncertain));
     assert_eq!(store.listed(None, 9).await, Err(Error::Uncertain));
     assert_eq!(store.setting("cursor").await, Err(Error::Uncertain));
+    assert_eq!(store.entries("token").await, Err(Error::Uncertain));
     assert!(store.erase_audit(1).await.unwrap_err().certain_not_written());
     std::fs::rename(&away, database(&dir)).unwrap();
     assert_eq!(known(&store, 1).await, Some(b"first".to_vec()));

@@ -51,7 +51,14 @@ impl Plan {
         }
         let settings = (step % SETTING_EVERY == SETTING_EVERY - 1).then(|| self.setting(number));
         let state = vec![Setting { name: self.cursor(number), value: number.to_be_bytes().to_vec() }];
-        Batch { operations, audit, events, settings: settings.into_iter().collect(), state }
+        Batch {
+            operations,
+            audit,
+            events,
+            settings: settings.into_iter().collect(),
+            state,
+            ..Batch::default()
+        }
     }
 
     /// A row that nobody waits for.
