@@ -12,7 +12,7 @@ mod terms;
 pub use bookmark::Bookmark;
 pub use envelope::{BadEnvelope, Envelope, snapshot};
 pub use feed::{Arrival, Error, Feed, Start};
-pub use filter::{BadPattern, Filter};
+pub use filter::{BadPattern, Filter, Types};
 pub use listing::{Page, Query};
 pub use subscription::{Checkpoint, Item, Subscription};
 pub use terms::terms;

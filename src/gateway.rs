@@ -1,6 +1,7 @@
 //! The pipeline: what happens to a call between the wire and Stripe, step by step, the same for every method. It knows
 //! no transport of callers and no method by name.
 
+mod accounts;
 mod admin;
 mod audit;
 mod call;
@@ -23,9 +24,10 @@ mod trail;
 mod upload;
 mod wait;
 
+pub use accounts::{Account, Accounts};
 pub use audit::Export;
 pub use call::Gateway;
-pub use context::{Account, Context};
+pub use context::Context;
 pub use fault::{Code, Fault, Reason, Retry};
 pub use redact::without_client_secrets;
 pub use resolver::Resolver;

@@ -26,10 +26,10 @@ use crate::domain::fingerprint::HashKey;
 use crate::domain::limits::{
     CHANGES_AT_ONCE_MAX, CLOCK_DIFFERENCE_MS_MAX, UPLOADS_AT_ONCE_MAX, WAITS_AT_ONCE_MAX,
 };
-use crate::domain::operation::Mode;
+use crate::domain::operation::{DEFAULT_ALIAS, Mode};
 use crate::domain::planted;
 use crate::events::{self, Feed};
-use crate::gateway::{Account, Gateway, Resolver, Settler};
+use crate::gateway::{Account, Accounts, Gateway, Resolver, Settler};
 use crate::grpc::{Api, access::Callers, layer::DoorLayer};
 use crate::ledger::Ledger;
 use crate::ops;
@@ -132,7 +132,8 @@ pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Running, Err
         move || store.lazily_dropped()
     });
     let client = client(&config, &metrics)?;
-    let (account, clock_is_right) = account(&client, &store, clock.as_ref()).await?;
+    let (account, clock_is_right) = account(client, &store, clock.as_ref()).await?;
+    let account_id = account.id.clone();
     planted::point("start-account");
     let feed = Feed::new(store.clone(), Arc::clone(&clock), config.feed.checkpoint_interval);
     let key = HashKey::new(store.secret(HASH_KEY).await?);
@@ -143,13 +144,12 @@ pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Running, Err
     let (trigger, drain) = Drain::channel();
     let gateway = Gateway {
         ledger: Ledger::new(store.clone(), Arc::clone(&clock), key).forgetful(forgot(&notarized)),
-        stripe: client,
+        accounts: Accounts::new(account, []),
         auditor,
         notarized,
         store: store.clone(),
         feed: feed.clone(),
         clock: Arc::clone(&clock),
-        account: account.clone(),
         metrics: metrics.clone(),
         open_changes: Arc::clone(&open_changes),
         guards: config.guards,
@@ -181,7 +181,7 @@ pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Running, Err
         grpc: grpc_address,
         webhook: webhook_address,
         ops: ops_address,
-        account: account.id,
+        account: account_id,
         store,
         trigger,
         readiness,
@@ -277,7 +277,7 @@ fn is_right(wall_ms: UnixMillis, stripe_s: Option<i64>) -> bool {
 
 /// The account behind the key: asked of Stripe, and pinned in the store, since it is part of every operation's name. With
 /// it comes whether the wall clock is right.
-async fn account(client: &Client, store: &Store, clock: &dyn Clock) -> Result<(Account, bool), Error> {
+async fn account(client: Client, store: &Store, clock: &dyn Clock) -> Result<(Account, bool), Error> {
     let found = client.own_account(Some(Instant::now() + ACCOUNT_WAIT)).await;
     let clock_is_right = is_right(clock.wall(), found.as_ref().ok().and_then(|found| found.date_s));
     let pinned = store.setting(PINNED_ACCOUNT).await?.map(|id| String::from_utf8_lossy(&id).into_owned());
@@ -294,8 +294,8 @@ async fn account(client: &Client, store: &Store, clock: &dyn Clock) -> Result<(A
         }
         (Err(error), _) => return Err(error.into()),
     };
-    let alias = "default".to_owned();
-    Ok((Account { alias, id, mode: client.mode(), header: AccountHeader::None }, clock_is_right))
+    let (alias, mode) = (DEFAULT_ALIAS.to_owned(), client.mode());
+    Ok((Account { alias, id, mode, header: AccountHeader::None, stripe: client }, clock_is_right))
 }
 
 fn callers(config: &Config) -> Callers {

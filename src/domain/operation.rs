@@ -6,6 +6,8 @@ use sha2::{Digest, Sha256};
 
 /// Prefix and version of the idempotency keys.
 pub const KEY_PREFIX: &str = "tg1-";
+/// Alias of the Stripe account that calls go to when they name none.
+pub const DEFAULT_ALIAS: &str = "default";
 /// Keeps the hashes of operations apart from those of keys.
 const HASH_DOMAIN: &str = "tollgate operation v1";
 

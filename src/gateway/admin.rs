@@ -120,7 +120,7 @@ impl Gateway {
         params: Params,
         work: impl AsyncFnOnce(&mut Errand) -> Result<R, Fault>,
     ) -> Result<(R, CallInfo), Fault> {
-        let mut record = self.plain_record(Phase::Admin, context, rpc);
+        let mut record = self.plain_record(Phase::Admin, context, rpc, None);
         record.params = self.auditor.params(params.pairs());
         let line = self.line(rpc.to_owned(), context, None, record.id.clone());
         let audit_id = record.id.clone();

@@ -63,7 +63,7 @@ impl Gateway {
                 .next()
                 .ok_or_else(|| not_found(&request.id))
         };
-        let (record, call) = self.read_own(context, GET, named(&[("id", &request.id)]), read).await?;
+        let (record, call) = self.read_own(context, (GET, None), named(&[("id", &request.id)]), read).await?;
         Ok(GetAuditRecordResponse { record: Some(record), call: Some(call) })
     }
 
@@ -96,7 +96,8 @@ impl Gateway {
                 call: None,
             })
         };
-        let (listed, call) = self.read_own(context, LIST_CHECKPOINTS, Params::default(), read).await?;
+        let (listed, call) =
+            self.read_own(context, (LIST_CHECKPOINTS, None), Params::default(), read).await?;
         Ok(ListCheckpointsResponse { call: Some(call), ..listed })
     }
 
@@ -119,7 +120,7 @@ impl Gateway {
             let end = wanted.map_or(head, |end| end.min(head));
             Ok(Export { caller: context.caller.clone(), sent: request.after_sequence, end })
         };
-        Ok(self.read_own(context, EXPORT, params, begin).await?.0)
+        Ok(self.read_own(context, (EXPORT, None), params, begin).await?.0)
     }
 
     /// The next records of an export; `None` at its end. They are read when they are asked for, so that a slow reader
@@ -163,7 +164,7 @@ impl Gateway {
         context: &Context,
         request: &EraseAuditKeyRequest,
     ) -> Result<EraseAuditKeyResponse, Fault> {
-        let mut record = self.plain_record(Phase::Admin, context, ERASE_KEY);
+        let mut record = self.plain_record(Phase::Admin, context, ERASE_KEY, None);
         let line = self.line(ERASE_KEY.to_owned(), context, None, record.id.clone());
         record.params = self.auditor.params(named(&[("month", &request.month)]).pairs());
         record.note = Some(request.reason.clone());
@@ -195,7 +196,7 @@ impl Gateway {
         self.auditor.write(record).await.map_err(|error| unwritten(&error))?;
         let month = judged?;
         let erased = self.auditor.erase_key(month).await.map_err(|error| unwritten(&error))?;
-        let mut end = self.plain_record(Phase::Admin, context, ERASE_KEY);
+        let mut end = self.plain_record(Phase::Admin, context, ERASE_KEY, None);
         end.params.clone_from(&record.params);
         end.conclude(if erased { "succeeded" } else { "failed" });
         self.auditor.write(&end).await.map_err(|error| unwritten(&error))?;

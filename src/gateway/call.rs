@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
-use super::context::{Account, Context};
+use super::accounts::Accounts;
+use super::context::Context;
 use super::fault::Fault;
 use crate::audit::{Auditor, Notarized, Phase};
 use crate::config::Guards;
@@ -15,14 +16,13 @@ use crate::domain::drain::Drain;
 use crate::events::Feed;
 use crate::ledger::Ledger;
 use crate::store::Store;
-use crate::stripe::Client;
 use crate::telemetry::metrics::Metrics;
 
 /// The pipeline with everything it needs; one for the whole process.
 #[derive(Debug)]
 pub struct Gateway {
-    /// The way to Stripe.
-    pub stripe: Client,
+    /// The Stripe accounts behind the gateway, with the way to each.
+    pub accounts: Accounts,
     /// Where everything is kept.
     pub store: Store,
     /// The event feed.
@@ -35,8 +35,6 @@ pub struct Gateway {
     pub notarized: Notarized,
     /// Time.
     pub clock: Arc<dyn Clock>,
-    /// The Stripe account behind the gateway.
-    pub account: Account,
     /// Counts.
     pub metrics: Metrics,
     /// Places for changes that are under way, whether their callers wait or not; the end waits until all are free.
@@ -83,7 +81,8 @@ impl Gateway {
         if M::SPEC.mutates() {
             return self.change::<M>(context, received, |prepared, account| prepared.outgoing(account)).await;
         }
-        let record = self.record(Phase::Read, &context, M::SPEC);
+        let alias = M::local(&received.message).account;
+        let record = self.record(Phase::Read, &context, M::SPEC, alias);
         let line = self.line(M::SPEC.full_name(), &context, None, record.id.clone());
         let answer = self.read::<M>(&context, &received, &record.id).await;
         self.keep_read::<M>(record, &received, &answer, line.started);

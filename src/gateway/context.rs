@@ -1,10 +1,8 @@
-//! What the pipeline knows of a call besides its message, and of the Stripe account behind it.
+//! What the pipeline knows of a call besides its message.
 
 use tokio::time::Instant;
 
 use crate::domain::caller::Caller;
-use crate::domain::operation::Mode;
-use crate::stripe::AccountHeader;
 
 /// Who calls, from where, and until when the caller waits.
 #[derive(Clone, Debug)]
@@ -19,17 +17,4 @@ pub struct Context {
     pub deadline: Option<Instant>,
     /// The trace that the call belongs to; empty when nobody traces.
     pub trace_id: String,
-}
-
-/// The Stripe account that calls go to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Account {
-    /// Name in requests; the empty alias always means the default account.
-    pub alias: String,
-    /// The account's id, `acct_...`.
-    pub id: String,
-    /// Test or live.
-    pub mode: Mode,
-    /// Which header, if any, names it to Stripe.
-    pub header: AccountHeader,
 }

@@ -9,17 +9,17 @@ use std::time::Duration;
 use prost::Message as _;
 use prost_types::Timestamp;
 
+use super::accounts::Account;
 use super::call::{Done, Gateway};
 use super::context::Context;
 use super::fault::{Code, Fault, Reason, Retry};
-use super::prepare::check_account;
 use crate::audit::Phase;
 use crate::contract::page::{BadToken, Binding};
 use crate::contract::{FieldPath, Params, Sensitivity, Violation, Violations};
 use crate::domain::clock::UnixMillis;
 use crate::domain::cursor::Cursor;
 use crate::domain::limits::{PAGE_ITEMS_DEFAULT, PAGE_ITEMS_MAX};
-use crate::events::{Error, Filter, Item, Query, Start, Subscription};
+use crate::events::{Error, Filter, Item, Query, Start, Subscription, Types};
 use crate::proto::v1::subscribe_request::Start as Wanted;
 use crate::proto::v1::{
     CallInfo, EventPreset, GetEventRequest, GetEventResponse, ListEventsRequest, ListEventsResponse,
@@ -29,8 +29,6 @@ use crate::proto::v1::{
 const SUBSCRIBE: &str = "tollgate.v1.EventService/Subscribe";
 const LIST: &str = "tollgate.v1.EventService/ListEvents";
 const GET: &str = "tollgate.v1.EventService/GetEvent";
-/// The default account's alias in the log.
-const DEFAULT: &str = "";
 /// Nanoseconds of a second.
 const NANOS: i32 = 1_000_000_000;
 /// Advice on when to come back after a failure of the store, or to another gateway.
@@ -52,7 +50,7 @@ impl Gateway {
             let (start, filter) = self.question(request)?;
             self.feed.subscribe(start, filter).await.map_err(|error| fault(&error))
         };
-        Ok(self.read_own(context, SUBSCRIBE, params, open).await?.0)
+        Ok(self.read_own(context, (SUBSCRIBE, Some(&request.account)), params, open).await?.0)
     }
 
     /// The next message of a stream.
@@ -77,7 +75,8 @@ impl Gateway {
         request: &ListEventsRequest,
     ) -> Result<ListEventsResponse, Fault> {
         let params = asked(&request.types, request.presets());
-        let (page, call) = self.read_own(context, LIST, params, self.page(request)).await?;
+        let (page, call) =
+            self.read_own(context, (LIST, Some(&request.account)), params, self.page(request)).await?;
         Ok(ListEventsResponse { call: Some(call), ..page })
     }
 
@@ -93,23 +92,25 @@ impl Gateway {
         let mut params = Params::default();
         params.push("id", request.id.as_str(), Sensitivity::Public);
         let read = async {
-            self.check(&request.account, Violations::of(request).into_vec())?;
-            let found = self.feed.get(DEFAULT, &request.id).await.map_err(|error| fault(&error))?;
+            let account = self.asked_account(&request.account, Violations::of(request).into_vec())?;
+            let found =
+                self.feed.get(account.log_alias(), &request.id).await.map_err(|error| fault(&error))?;
             found.ok_or_else(|| not_found(&request.id))
         };
-        let (stored, call) = self.read_own(context, GET, params, read).await?;
+        let (stored, call) = self.read_own(context, (GET, Some(&request.account)), params, read).await?;
         Ok(GetEventResponse { event: Some(message::event(stored, &self.feed)), call: Some(call) })
     }
 
-    /// Carries out a read of the gateway's own, with its audit record and its log line, and tells about the call.
+    /// Carries out a read of the gateway's own for the account that `alias` means, with its audit record and its log line,
+    /// and tells about the call.
     pub(super) async fn read_own<R>(
         &self,
         context: &Context,
-        rpc: &str,
+        (rpc, alias): (&str, Option<&str>),
         params: Params,
         read: impl Future<Output = Result<R, Fault>>,
     ) -> Result<(R, CallInfo), Fault> {
-        let mut record = self.plain_record(Phase::Read, context, rpc);
+        let mut record = self.plain_record(Phase::Read, context, rpc, alias);
         let line = self.line(rpc.to_owned(), context, None, record.id.clone());
         let answer = read.await;
         record.params = self.auditor.params(params.pairs());
@@ -123,7 +124,7 @@ impl Gateway {
 
     async fn page(&self, request: &ListEventsRequest) -> Result<ListEventsResponse, Fault> {
         let mut violations = Violations::of(request).into_vec();
-        let filter = filter(&request.types, request.presets(), &mut violations);
+        let types = types(&request.types, request.presets(), &mut violations);
         let filters = ListEventsRequest { page_size: 0, page_token: String::new(), ..request.clone() };
         let binding = Binding::new(LIST, &filters.encode_to_vec());
         let before = match request.page_token.as_str() {
@@ -133,11 +134,11 @@ impl Gateway {
                 None
             }),
         };
-        self.check(&request.account, violations)?;
+        let account = self.asked_account(&request.account, violations)?;
         let size =
             if request.page_size == 0 { PAGE_ITEMS_DEFAULT } else { request.page_size.min(PAGE_ITEMS_MAX) };
         let query = Query {
-            filter,
+            filter: Filter::new(account.log_alias(), types),
             created_s: seconds(request.created.as_ref()),
             before,
             events_max: usize::try_from(size).unwrap_or_default(),
@@ -172,14 +173,15 @@ impl Gateway {
             Some(Wanted::Latest(_) | Wanted::Earliest(false)) | None => Start::Latest,
         };
         let mut violations = violations.into_vec();
-        let filter = filter(&request.types, request.presets(), &mut violations);
-        self.check(&request.account, violations)?;
-        Ok((start, filter))
+        let types = types(&request.types, request.presets(), &mut violations);
+        let account = self.asked_account(&request.account, violations)?;
+        Ok((start, Filter::new(account.log_alias(), types)))
     }
 
-    fn check(&self, account: &str, violations: Vec<Violation>) -> Result<(), Fault> {
+    /// The account that a question names, once nothing else is wrong with the question.
+    fn asked_account(&self, alias: &str, violations: Vec<Violation>) -> Result<&Account, Fault> {
         if violations.is_empty() {
-            check_account(account, &self.account)
+            self.accounts.named(alias).map(AsRef::as_ref)
         } else {
             Err(Fault::invalid(violations))
         }
@@ -198,14 +200,14 @@ fn asked(types: &[String], presets: impl Iterator<Item = EventPreset>) -> Params
     params
 }
 
-fn filter(
-    types: &[String],
+fn types(
+    patterns: &[String],
     presets: impl Iterator<Item = EventPreset>,
     violations: &mut Vec<Violation>,
-) -> Filter {
-    Filter::new(DEFAULT, types, &presets.collect::<Vec<_>>()).unwrap_or_else(|bad| {
+) -> Types {
+    Types::new(patterns, &presets.collect::<Vec<_>>()).unwrap_or_else(|bad| {
         violations.push(violation(&format!("types[{}]", bad.index), &bad));
-        Filter::default()
+        Types::default()
     })
 }
 

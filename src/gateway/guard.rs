@@ -4,6 +4,7 @@
 mod payment;
 
 use self::payment::{Doubt, Payment};
+use super::accounts::Account;
 use super::call::Gateway;
 use super::fault::{Code, Fault, Reason, Retry};
 use super::outcome;
@@ -18,7 +19,7 @@ impl Gateway {
     ///
     /// # Errors
     /// FAILED_PRECONDITION / `GUARD_REFUSED` where a guard refuses; UNAVAILABLE when the store cannot be read.
-    pub(super) async fn guard(&self, asked: &Asked<'_>) -> Result<Vec<Advice>, Fault> {
+    pub(super) async fn guard(&self, account: &Account, asked: &Asked<'_>) -> Result<Vec<Advice>, Fault> {
         let on = asked.spec.guards.iter().map(|guard| (*guard, mode(&self.guards, *guard)));
         let on: Vec<_> = on.filter(|(_, mode)| *mode != GuardMode::Off).collect();
         let param = |name| asked.params.iter().find(|pair| pair.name == name).map(|pair| pair.value.as_str());
@@ -29,7 +30,7 @@ impl Gateway {
         if !matches!(preview, Preview::Send { how: Sending::New | Sending::NextGeneration, .. }) {
             return Ok(Vec::new());
         }
-        let payment = self.payment(target).await?;
+        let payment = self.payment(account, target).await?;
         let amount = param("amount").and_then(|amount| amount.parse().ok());
         let mut advice = Vec::new();
         for (guard, mode) in on {
@@ -49,14 +50,15 @@ impl Gateway {
     }
 
     /// What the log tells of the payment, read step by step, since events may be large.
-    async fn payment(&self, target: &str) -> Result<Payment, Fault> {
+    async fn payment(&self, account: &Account, target: &str) -> Result<Payment, Fault> {
         let (mut payment, mut read, mut left) = (Payment::default(), 0, GUARD_EVENTS_MAX);
         loop {
             let events = self.feed.about(target, read, left.min(EVENT_BATCH_EVENTS_MAX)).await;
             let events = events.map_err(|error| outcome::store_down(&error, "nothing was sent"))?;
             let Some(last) = events.last() else { return Ok(payment) };
             (read, left) = (last.position, left.saturating_sub(events.len()));
-            payment.learn(target, events.iter().map(|stored| &stored.event));
+            let own = events.iter().map(|stored| &stored.event);
+            payment.learn(target, own.filter(|event| event.account == account.log_alias()));
         }
     }
 }

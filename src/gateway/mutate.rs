@@ -6,10 +6,12 @@ use serde_json::Value;
 use tokio::time::timeout_at;
 use tracing::Instrument as _;
 
+use super::accounts::Account;
 use super::call::{Done, Gateway};
-use super::context::{Account, Context};
+use super::context::Context;
 use super::fault::Fault;
 use super::lookup::{Named, Question};
+use super::operation::operation_of;
 use super::prepare::{Prepared, prepare};
 use super::read::undecodable;
 use super::resolve::worth_looking;
@@ -43,10 +45,10 @@ impl Gateway {
         received: Received<M::Request>,
         build: impl FnOnce(&mut Prepared<'_>, &Account) -> Outgoing + Send + 'static,
     ) -> Result<M::Response, Fault> {
-        let (deadline, wait) = (context.deadline, M::local(&received.message).wait);
-        let audit = self.record(Phase::Intent, &context, M::SPEC);
-        let line =
-            self.line(M::SPEC.full_name(), &context, M::local(&received.message).operation, audit.id.clone());
+        let (deadline, local) = (context.deadline, M::local(&received.message));
+        let wait = local.wait;
+        let audit = self.record(Phase::Intent, &context, M::SPEC, local.account);
+        let line = self.line(M::SPEC.full_name(), &context, local.operation, audit.id.clone());
         let gateway = Arc::clone(&self);
         let Ok(open) = Arc::clone(&self.open_changes).try_acquire_owned() else {
             let fault = outcome::crowded();
@@ -82,7 +84,7 @@ impl Gateway {
         build: impl FnOnce(&mut Prepared<'_>, &Account) -> Outgoing,
         audit: audit::Record,
     ) -> Result<Carried<M::Response>, Fault> {
-        let mut prepared = match prepare::<M>(received, &self.account) {
+        let mut prepared = match prepare::<M>(received, &self.accounts) {
             Ok(prepared) => prepared,
             Err(fault) => {
                 self.keep_refused(audit, &fault);
@@ -90,12 +92,13 @@ impl Gateway {
             }
         };
         let reference = prepared.local.operation.cloned().unwrap_or_default();
-        let operation = self.operation_of(context, prepared.spec, &reference);
+        let account = Arc::clone(&prepared.account);
+        let operation = operation_of(context, &account, prepared.spec, &reference);
         if prepared.spec.stamped {
             let stamp = operation.hash().to_string();
             prepared.sent.push(format!("metadata[{METADATA_STAMP}]"), stamp, Sensitivity::Public);
         }
-        let outgoing = build(&mut prepared, &self.account);
+        let outgoing = build(&mut prepared, &account);
         let asked = Asked {
             operation,
             spec: prepared.spec,
@@ -103,7 +106,7 @@ impl Gateway {
             params: prepared.params.pairs(),
             retry_refused: reference.retry_refused,
         };
-        let advice = match self.guard(&asked).await {
+        let advice = match self.guard(&account, &asked).await {
             Ok(advice) => advice,
             Err(fault) => {
                 self.keep_denied(audit, &asked, &fault);
@@ -117,7 +120,7 @@ impl Gateway {
             let response = M::respond(reply).map_err(|error| undecodable(&error, &Answer::default()))?;
             return Ok((Done { response, replayed: false, attempts: 0, stripe_request_id: None }, None));
         }
-        match self.effect(context, asked, audit).await {
+        match self.effect(context, account, asked, audit).await {
             Ok(effected) => respond::<M>(effected, call),
             Err(fault) => Err(guard::advised(fault, &call.advice)),
         }
@@ -127,12 +130,13 @@ impl Gateway {
     async fn effect(
         &self,
         context: &Context,
+        account: Arc<Account>,
         asked: Asked<'_>,
         mut audit: audit::Record,
     ) -> Result<Effected, Fault> {
         audit.params = self.params(&asked.outgoing.template, &asked.outgoing.path, asked.params);
-        let subject =
-            Subject { spec: asked.spec, hash: asked.operation.hash(), outgoing: asked.outgoing.clone() };
+        let (spec, hash) = (asked.spec, asked.operation.hash());
+        let subject = Subject { account, spec, hash, outgoing: asked.outgoing.clone() };
         let begun = self.ledger.begin(asked, audit, context.deadline).await;
         let (verdict, attempts, replayed) = match begun.map_err(|error| self.unrecorded(&error))? {
             Begun::New(ticket) => self.carry_out(context, *ticket, &subject).await?,
@@ -159,10 +163,10 @@ impl Gateway {
         let (lease, clock) = (ticket.lease(), Arc::clone(&self.clock));
         let allowed = move || lease.holds(clock.now());
         planted::point("send-before");
-        let sent = self.stripe.send_while(&ticket.outgoing, context.deadline, allowed).await;
+        let sent = subject.account.stripe.send_while(&ticket.outgoing, context.deadline, allowed).await;
         planted::point("send-after");
         let resent = ticket.ambiguous;
-        let mut closing = self.record(Phase::Outcome, context, subject.spec);
+        let mut closing = self.record(Phase::Outcome, context, subject.spec, &subject.account.alias);
         closing.latency_ms = Some(self.millis_since(started));
         let settled = self.ledger.settle(ticket, &sent.attempts, closing).await;
         let verdict = settled.map_err(|error| self.unrecorded(&error))?;
@@ -189,7 +193,7 @@ impl Gateway {
         hold: Hold,
         subject: &Subject,
     ) -> Result<(Verdict, i32, bool), Fault> {
-        let closing = self.record(Phase::Outcome, context, subject.spec);
+        let closing = self.record(Phase::Outcome, context, subject.spec, &subject.account.alias);
         let looked = self.look(hold, closing, context.deadline).await;
         let looked = looked.map_err(|error| self.unrecorded(&error))?;
         Ok((looked.verdict, i32::try_from(looked.reads).unwrap_or(i32::MAX), false))
@@ -231,13 +235,13 @@ impl Gateway {
         if success.json.is_some() {
             return Ok(success);
         }
-        let Subject { spec, hash, outgoing } = subject;
+        let Subject { account, spec, hash, outgoing } = subject;
         let id = success.object_id.clone().unwrap_or_default();
         let gone = || {
             outcome::took_effect(&id, "its answer is no longer kept, and Stripe does not show it any more")
         };
         let question = Question::of(spec, outgoing, hash.to_string(), 0).ok_or_else(gone)?;
-        let sent = self.stripe.send(&question.named(&id), context.deadline).await;
+        let sent = account.stripe.send(&question.named(&id), context.deadline).await;
         match sent.answer().map(|answer| question.is_effect(&id, answer)) {
             Some(Named::Effect(anew)) => Ok(Success { json: anew.json, ..success }),
             Some(Named::Missing | Named::Other(_)) => Err(gone()),
@@ -250,6 +254,7 @@ impl Gateway {
 
 /// What a call is about, as far as it is needed after the ledger has taken the rest.
 struct Subject {
+    account: Arc<Account>,
     spec: &'static Spec,
     hash: OperationHash,
     /// What would go out if it were sent for the first time.

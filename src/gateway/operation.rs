@@ -2,11 +2,11 @@
 
 use prost_types::Timestamp;
 
+use super::accounts::Account;
 use super::call::{Done, Gateway};
 use super::context::Context;
 use super::fault::{Code, Fault, Reason, Retry};
 use super::outcome;
-use super::prepare::check_account;
 use crate::audit::{self, Phase};
 use crate::contract::{self, Spec, Violations};
 use crate::domain::clock::UnixMillis;
@@ -18,19 +18,26 @@ use crate::proto::v1::{
 };
 use crate::stripe::Body;
 
-impl Gateway {
-    /// The full name of a change.
-    pub(super) fn operation_of(&self, context: &Context, spec: &Spec, reference: &OperationRef) -> Operation {
-        Operation {
-            namespace: context.caller.namespace.clone(),
-            account: self.account.id.clone(),
-            mode: self.account.mode,
-            rpc: spec.ledger_name.to_owned(),
-            order_id: reference.order_id.clone(),
-            operation_id: reference.operation_id.clone(),
-        }
-    }
+const GET: &str = "tollgate.v1.OperationService/GetOperation";
 
+/// The full name of a change.
+pub(super) fn operation_of(
+    context: &Context,
+    account: &Account,
+    spec: &Spec,
+    reference: &OperationRef,
+) -> Operation {
+    Operation {
+        namespace: context.caller.namespace.clone(),
+        account: account.id.clone(),
+        mode: account.mode,
+        rpc: spec.ledger_name.to_owned(),
+        order_id: reference.order_id.clone(),
+        operation_id: reference.operation_id.clone(),
+    }
+}
+
+impl Gateway {
     /// Tells what became of a change of this caller.
     ///
     /// # Errors
@@ -41,7 +48,7 @@ impl Gateway {
         context: &Context,
         request: &GetOperationRequest,
     ) -> Result<GetOperationResponse, Fault> {
-        let mut record = self.plain_record(Phase::Read, context, "tollgate.v1.OperationService/GetOperation");
+        let mut record = self.plain_record(Phase::Read, context, GET, Some(&request.account));
         let line = self.line(record.rpc.clone(), context, request.operation.as_ref(), record.id.clone());
         let answer = self.look_up(context, request, &mut record).await;
         record.conclude(answer.as_ref().map_or_else(Fault::reason_name, |_| "succeeded"));
@@ -62,7 +69,7 @@ impl Gateway {
         if !violations.is_empty() {
             return Err(Fault::invalid(violations));
         }
-        check_account(&request.account, &self.account)?;
+        let account = self.accounts.named(&request.account)?;
         let name = request.rpc.trim_start_matches("tollgate.v1.");
         let spec = name.split_once('/').and_then(|(service, rpc)| contract::find(service, rpc));
         let Some(spec) = spec.filter(|spec| spec.mutates()) else {
@@ -70,7 +77,7 @@ impl Gateway {
             return Err(Fault::invalid_field("rpc", known));
         };
         let reference = request.operation.clone().unwrap_or_default();
-        let operation = self.operation_of(context, spec, &reference);
+        let operation = operation_of(context, account, spec, &reference);
         record.concern(&operation);
         let status = self.ledger.status(&operation).await.map_err(|error| outcome::unrecorded(&error))?;
         let status = status.ok_or_else(|| {

@@ -1,7 +1,9 @@
 //! From a request to what would go to Stripe: checks first, all violations at once, then path, parameters and paging.
 
-use super::context::Account;
-use super::fault::{Code, Fault, Reason, Retry};
+use std::sync::Arc;
+
+use super::accounts::{Account, Accounts};
+use super::fault::{Fault, Reason};
 use crate::contract::{
     Local, Method, Params, Received, Sensitivity, Spec, Verb, Violation, Violations, page,
 };
@@ -10,6 +12,8 @@ use crate::stripe::{Body, Outgoing, STRIPE_VERSION};
 /// A request that was checked and turned into Stripe's terms.
 #[derive(Debug)]
 pub(super) struct Prepared<'a> {
+    /// The Stripe account that it is for.
+    pub account: Arc<Account>,
     /// The RPC.
     pub spec: &'static Spec,
     /// What the request says to the gateway.
@@ -28,7 +32,7 @@ pub(super) struct Prepared<'a> {
 /// INVALID_ARGUMENT with every violation; NOT_FOUND for an account that is not configured.
 pub(super) fn prepare<'a, M: Method>(
     received: &'a Received<M::Request>,
-    account: &Account,
+    accounts: &Accounts,
 ) -> Result<Prepared<'a>, Fault> {
     let spec = M::SPEC;
     if spec.mutates() && !received.unknown.is_empty() {
@@ -47,21 +51,8 @@ pub(super) fn prepare<'a, M: Method>(
     if !violations.is_empty() {
         return Err(Fault::invalid(violations));
     }
-    check_account(local.account, account)?;
-    Ok(Prepared { spec, local, path: M::path(&received.message), params, sent })
-}
-
-/// Refuses an alias that is not configured.
-///
-/// # Errors
-/// NOT_FOUND / `ACCOUNT_UNKNOWN`.
-pub(super) fn check_account(alias: &str, account: &Account) -> Result<(), Fault> {
-    if alias.is_empty() || alias == account.alias {
-        return Ok(());
-    }
-    let message =
-        format!("no Stripe account goes by the alias `{alias}`; leave `account` empty for the default");
-    Err(Fault::new(Code::NotFound, Reason::AccountUnknown, message).retry(Retry::Never))
+    let account = Arc::clone(accounts.named(local.account)?);
+    Ok(Prepared { account, spec, local, path: M::path(&received.message), params, sent })
 }
 
 /// Refuses a change that says something this build does not understand.

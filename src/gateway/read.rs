@@ -21,9 +21,10 @@ impl Gateway {
         received: &Received<M::Request>,
         audit_id: &str,
     ) -> Result<Done<M::Response>, Fault> {
-        let prepared = prepare::<M>(received, &self.account)?;
-        let outgoing = prepared.outgoing(&self.account);
-        let sending = self.stripe.send(&outgoing, context.deadline);
+        let prepared = prepare::<M>(received, &self.accounts)?;
+        let account = &prepared.account;
+        let outgoing = prepared.outgoing(account);
+        let sending = account.stripe.send(&outgoing, context.deadline);
         let sent = match context.deadline {
             Some(deadline) => timeout_at(deadline, sending).await.map_err(|_| refusal::deadline())?,
             None => sending.await,

@@ -73,10 +73,14 @@ impl Gateway {
         let Some(mut question) = Question::of(spec, outgoing, stamp, first_sent_ms) else {
             return undecided("the method names no way to look");
         };
+        let Some(account) = self.accounts.of_operation(&record.operation) else {
+            let why = format!("no key of `{}` is configured any more", record.operation.account);
+            return (Finding::Unread { why }, 0);
+        };
         let mut reads = 0;
         let mut next = question.first();
         loop {
-            let sent = timeout_at(deadline, self.stripe.send(&next, Some(deadline))).await.ok();
+            let sent = timeout_at(deadline, account.stripe.send(&next, Some(deadline))).await.ok();
             reads += sent.as_ref().map_or(1, |sent| u32::try_from(sent.requests()).unwrap_or_default());
             match question.take(sent.as_ref().and_then(|sent| sent.last())) {
                 Step::Read(request) => next = *request,
@@ -90,8 +94,6 @@ impl Gateway {
         let caller =
             Caller { name: OWN_NAME.to_owned(), namespace: operation.namespace.clone(), admin: false };
         let mut record = self.auditor.record(Phase::Outcome, &caller, OWN_RPC);
-        record.account = Some(self.account.id.clone());
-        record.mode = Some(self.account.mode);
         record.concern(operation);
         record
     }

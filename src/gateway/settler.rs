@@ -10,11 +10,11 @@ use super::call::Gateway;
 use crate::contract;
 use crate::domain::drain::Drain;
 use crate::domain::limits::{EVENT_BATCH_EVENTS_MAX, METADATA_STAMP};
-use crate::domain::operation::{KEY_PREFIX, OperationHash};
+use crate::domain::operation::{KEY_PREFIX, Mode, Operation, OperationHash};
 use crate::events::{self, Bookmark, Envelope, snapshot};
 use crate::gateway::lookup::stamp_of;
 use crate::ledger::{self, EventProof, Proved, Settled, State, Success, Turn};
-use crate::store::StoredEvent;
+use crate::store::{NewEvent, StoredEvent};
 use crate::telemetry::names::Way;
 
 /// Under which name the place in the event log is kept.
@@ -107,28 +107,32 @@ impl Settler {
     async fn event(&self, stored: &StoredEvent) -> Result<(), Stop> {
         let json = &stored.event.json;
         let Ok(envelope) = Envelope::parse(json) else { return Ok(()) };
-        let account = &envelope.connected_account;
-        let (Some(object), true) =
-            (snapshot(json), account.is_empty() || *account == self.gateway.account.id)
-        else {
-            return Ok(());
-        };
+        let Some(object) = snapshot(json) else { return Ok(()) };
+        let Some(source) = self.gateway.source_of(&stored.event, &envelope) else { return Ok(()) };
         let stamped = json.contains(METADATA_STAMP).then(|| made_by(object)).flatten();
         let key = &envelope.idempotency_key;
         // An operation that seems settled is proven wrong by an event as well as one that is unknown.
         let holder = stamped.filter(|_| key.starts_with(KEY_PREFIX));
         if let Some(hash) = self.gateway.ledger.holder_of(key).or(holder) {
-            self.prove(hash, &envelope, object).await?;
+            self.prove(hash, (&source, &envelope), object).await?;
         }
         match stamped {
-            Some(hash) => self.gateway.turn(hash, &envelope, object).await,
+            Some(hash) => self.gateway.turn(hash, (&source, &envelope), object).await,
             None => Ok(()),
         }
     }
 
     /// An event that one of our requests caused.
-    async fn prove(&self, hash: OperationHash, envelope: &Envelope, object: &str) -> Result<(), Stop> {
+    async fn prove(
+        &self,
+        hash: OperationHash,
+        (source, envelope): (&Source, &Envelope),
+        object: &str,
+    ) -> Result<(), Stop> {
         let Some(entry) = self.gateway.ledger.entry(hash).await? else { return Ok(()) };
+        if !source.tells_of(&entry.record.operation) {
+            return Ok(());
+        }
         let proof = EventProof {
             event_id: envelope.id.clone(),
             kind: envelope.kind.clone(),
@@ -160,7 +164,31 @@ impl Settler {
     }
 }
 
+/// The account and mode that an event speaks of. It proves nothing about any other.
+#[derive(Debug)]
+struct Source {
+    account: String,
+    mode: Mode,
+}
+
+impl Source {
+    fn tells_of(&self, operation: &Operation) -> bool {
+        (&self.account, self.mode) == (&operation.account, operation.mode)
+    }
+}
+
 impl Gateway {
+    /// Of which account an event is: the connected one that it names, or that whose endpoint received it. `None` when that
+    /// one is not configured any more.
+    fn source_of(&self, event: &NewEvent, envelope: &Envelope) -> Option<Source> {
+        let mode = if event.livemode { Mode::Live } else { Mode::Test };
+        let account = match envelope.connected_account.as_str() {
+            "" => self.accounts.resolve(&event.account)?.id.clone(),
+            connected => connected.to_owned(),
+        };
+        Some(Source { account, mode })
+    }
+
     /// Tells the ledger what the log says of an operation's object since, once its outcome has been found out: until then
     /// there was nothing that could turn.
     pub(super) async fn catch_up(&self, hash: OperationHash, settled: &Settled) {
@@ -176,7 +204,8 @@ impl Gateway {
                 let envelope = Envelope::parse(&stored.event.json).ok();
                 let stamped = snapshot(&stored.event.json).filter(|object| made_by(object) == Some(hash));
                 if let Some((envelope, object)) = envelope.zip(stamped)
-                    && let Err(error) = self.turn(hash, &envelope, object).await
+                    && let Some(source) = self.source_of(&stored.event, &envelope)
+                    && let Err(error) = self.turn(hash, (&source, &envelope), object).await
                 {
                     tracing::warn!(%error, event = envelope.id, "a later state was not taken over");
                 }
@@ -189,8 +218,16 @@ impl Gateway {
     }
 
     /// A later state of an object that one of our operations made.
-    async fn turn(&self, hash: OperationHash, envelope: &Envelope, object: &str) -> Result<(), Stop> {
+    async fn turn(
+        &self,
+        hash: OperationHash,
+        (source, envelope): (&Source, &Envelope),
+        object: &str,
+    ) -> Result<(), Stop> {
         let Some(entry) = self.ledger.entry(hash).await? else { return Ok(()) };
+        if !source.tells_of(&entry.record.operation) {
+            return Ok(());
+        }
         let spec = contract::by_ledger_name(&entry.record.operation.rpc);
         if !spec.is_some_and(|spec| spec.turned_by.contains(&envelope.kind.as_str())) {
             return Ok(());

@@ -15,20 +15,27 @@ use crate::telemetry::names::StoreFailure;
 const PERMITTED: &str = "identified";
 
 impl Gateway {
-    /// A record of a call of an annotated RPC.
-    pub(super) fn record(&self, phase: Phase, context: &Context, spec: &Spec) -> Record {
-        self.plain_record(phase, context, &spec.full_name())
+    /// A record of a call of an annotated RPC for the account that `alias` means.
+    pub(super) fn record(&self, phase: Phase, context: &Context, spec: &Spec, alias: &str) -> Record {
+        self.plain_record(phase, context, &spec.full_name(), Some(alias))
     }
 
-    /// A record of a call of any RPC. Whoever is identified may call in this version, which is what the record says.
-    pub(super) fn plain_record(&self, phase: Phase, context: &Context, rpc: &str) -> Record {
+    /// A record of a call of any RPC; `alias` means its account, if it is about one. Whoever is identified may call in this version, which is what the record says.
+    pub(super) fn plain_record(
+        &self,
+        phase: Phase,
+        context: &Context,
+        rpc: &str,
+        alias: Option<&str>,
+    ) -> Record {
         let mut record = self.auditor.record(phase, &context.caller, rpc);
         record.actor = Some(context.actor.clone()).filter(|actor| !actor.is_empty());
         record.peer = Some(context.peer.clone()).filter(|peer| !peer.is_empty());
         record.trace_id = Some(context.trace_id.clone()).filter(|trace| !trace.is_empty());
         record.decision = Some(PERMITTED.to_owned());
-        record.account = Some(self.account.id.clone());
-        record.mode = Some(self.account.mode);
+        let account = alias.and_then(|alias| self.accounts.resolve(alias));
+        record.account = account.map(|account| account.id.clone());
+        record.mode = account.map(|account| account.mode);
         record
     }
 

@@ -100,9 +100,10 @@ impl Upload {
 }
 
 impl Gateway {
-    /// Puts on record that an upload ended before it was whole, and completes the fault for the caller.
-    pub fn refuse_upload(&self, context: &Context, fault: Fault) -> Fault {
-        let record = self.record(Phase::Refused, context, UploadFile::SPEC);
+    /// Puts on record that an upload ended before it was whole, and completes the fault for the caller. Its account is
+    /// known once its header has come.
+    pub fn refuse_upload(&self, context: &Context, alias: Option<&str>, fault: Fault) -> Fault {
+        let record = self.plain_record(Phase::Refused, context, &UploadFile::SPEC.full_name(), alias);
         let line = self.line(record.rpc.clone(), context, None, record.id.clone());
         self.keep_refused(record, &fault);
         self.account_for::<()>(&line, Err(fault.clone())).err().unwrap_or(fault)
@@ -117,7 +118,9 @@ impl Gateway {
         context: Context,
         upload: Upload,
     ) -> Result<UploadFileResponse, Fault> {
-        let (header, bytes) = upload.finish().map_err(|fault| self.refuse_upload(&context, fault))?;
+        let alias = upload.header.message.account.clone();
+        let whole = upload.finish();
+        let (header, bytes) = whole.map_err(|fault| self.refuse_upload(&context, Some(&alias), fault))?;
         let digest = hex(&Sha256::digest(&bytes));
         self.change::<UploadFile>(context, header, move |prepared, account| {
             // The bytes are no parameter of the form, but they are part of what the change is.

@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use tollgate::domain::clock::{Clock, ManualClock};
 use tollgate::domain::cursor::Cursor;
 use tollgate::domain::limits::EVENT_BATCH_EVENTS_MAX;
-use tollgate::events::{Arrival, Envelope, Error, Feed, Filter, Item, Query, Start, Subscription};
+use tollgate::events::{Arrival, Envelope, Error, Feed, Filter, Item, Query, Start, Subscription, Types};
 use tollgate::proto::v1::EventSource;
 use tollgate::store::{Store, Terms};
 
@@ -169,7 +169,7 @@ async fn a_reader_whose_events_have_left_the_log_is_told_the_oldest_cursor() {
 #[tokio::test]
 async fn checkpoints_move_a_reader_whose_filter_lets_nothing_through() {
     let fixture = fixture(Duration::from_millis(5));
-    let filter = Filter::new("", &["payout.*".to_owned()], &[]).unwrap();
+    let filter = Filter::new("", Types::new(&["payout.*".to_owned()], &[]).unwrap());
     let mut subscription = fixture.feed.subscribe(Start::Latest, filter).await.unwrap();
     let received = fixture.clock.wall();
     fixture.fill(1, 3).await;
@@ -277,7 +277,7 @@ async fn pages_go_back_from_the_newest_and_hold_every_match_once() {
         let kind = if number % 3 == 0 { "charge.failed" } else { "charge.succeeded" };
         fixture.append(number, kind).await;
     }
-    let failed = Filter::new("", &["charge.failed".to_owned()], &[]).unwrap();
+    let failed = Filter::new("", Types::new(&["charge.failed".to_owned()], &[]).unwrap());
     let mut query =
         Query { filter: failed, created_s: 1_700_000_004..=1_700_000_027, before: None, events_max: 3 };
     let mut seen = Vec::new();

@@ -7,6 +7,7 @@ use super::super::lookup::{Named, Question};
 use super::super::refusal;
 use super::{Errand, not_unresolved};
 use crate::contract::{self, Params, Sensitivity};
+use crate::domain::operation::Operation;
 use crate::ledger::{Entry, Finding, Ruled, Ruling, Success};
 use crate::proto::v1::SettleOperationRequest;
 use crate::proto::v1::settle_operation_request::Ruling as Word;
@@ -95,7 +96,9 @@ impl Gateway {
             Question::of(spec, outgoing, entry.hash.to_string(), record.first_sent_ms)
         });
         let question = question.ok_or_else(|| not_unresolved(&request.id))?;
-        let sent = self.stripe.send(&question.named(id), context.deadline).await;
+        let account =
+            self.accounts.of_operation(&record.operation).ok_or_else(|| account_gone(&record.operation))?;
+        let sent = account.stripe.send(&question.named(id), context.deadline).await;
         let Some(answer) = sent.answer() else {
             return Err(sent.last().map_or_else(refusal::deadline, refusal::of_attempt));
         };
@@ -110,6 +113,17 @@ impl Gateway {
             }
         }
     }
+}
+
+/// Nothing can be read of an account whose key was taken away.
+fn account_gone(operation: &Operation) -> Fault {
+    let message = format!(
+        "no key of `{}` is configured any more; configure the account again to settle this",
+        operation.account
+    );
+    let mut fault = Fault::new(Code::FailedPrecondition, Reason::AccountUnknown, message);
+    fault.precondition = Some(("ACCOUNT_CONFIGURED".to_owned(), operation.account.clone()));
+    fault.retry(Retry::Never)
 }
 
 fn too_early(id: &str) -> Fault {

@@ -39,7 +39,7 @@ impl Gateway {
         request: &SearchAuditRecordsRequest,
     ) -> Result<SearchAuditRecordsResponse, Fault> {
         let (found, call) =
-            self.read_own(context, SEARCH, asked(request), self.find(context, request)).await?;
+            self.read_own(context, (SEARCH, None), asked(request), self.find(context, request)).await?;
         Ok(SearchAuditRecordsResponse { call: Some(call), ..found })
     }
 

@@ -44,7 +44,8 @@ impl Gateway {
             checked(Violations::of(request))?;
             self.story_of(&context.caller, &request.id).await
         };
-        let (told, call) = self.read_own(context, TRACE, named(&[("id", &request.id)]), follow).await?;
+        let (told, call) =
+            self.read_own(context, (TRACE, None), named(&[("id", &request.id)]), follow).await?;
         Ok(TraceResponse { call: Some(call), ..told })
     }
 

@@ -24,7 +24,7 @@ pub(in crate::grpc) async fn upload_file(
     request: Request<Streaming<Received<UploadFileRequest>>>,
 ) -> Result<Response<UploadFileResponse>, Status> {
     let context = context(&request)?;
-    let refused = |fault| status::of(&api.gateway.refuse_upload(&context, fault));
+    let refused = |fault| status::of(&api.gateway.refuse_upload(&context, None, fault));
     let _place = api.uploads.try_acquire().map_err(|_| refused(full()))?;
     let latest = Instant::now() + Duration::from_millis(UPLOAD_MS_MAX);
     let deadline = context.deadline.map_or(latest, |deadline| deadline.min(latest));
@@ -34,7 +34,7 @@ pub(in crate::grpc) async fn upload_file(
         Unfit::Refused(fault) => refused(*fault),
         Unfit::Broken(status) => {
             // The answer is the transport's; the record says that there was a call.
-            api.gateway.refuse_upload(&context, broken_off());
+            api.gateway.refuse_upload(&context, None, broken_off());
             status
         }
     })?;
