@@ -6,6 +6,7 @@ pub mod answer;
 mod client;
 pub mod error;
 mod key;
+mod keyring;
 pub mod outgoing;
 pub mod retry;
 #[cfg(test)]

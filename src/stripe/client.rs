@@ -9,6 +9,7 @@ use tracing::{Instrument, Span};
 
 use super::answer::{Attempt, Sent, Trouble};
 use super::key::Key;
+use super::keyring::Keyring;
 use super::outgoing::Outgoing;
 use super::retry;
 use super::transport::{Allowed, Settings, SetupError, Transport};
@@ -23,8 +24,9 @@ pub struct Options {
     pub api_base: String,
     /// Base address of file uploads, under the same rule.
     pub files_base: String,
-    /// The key that every request carries.
-    pub key: Key,
+    /// The keys of one account and mode: every request carries the first that Stripe takes. Several while one replaces
+    /// another.
+    pub keys: Vec<Key>,
     /// Certificate authorities to trust besides the system's, in PEM.
     pub extra_roots_pem: Option<Vec<u8>>,
     /// How long one attempt may take, from connecting to the last byte.
@@ -42,7 +44,7 @@ impl Options {
         Self {
             api_base: "https://api.stripe.com".to_owned(),
             files_base: "https://files.stripe.com".to_owned(),
-            key,
+            keys: vec![key],
             extra_roots_pem: None,
             attempt_timeout: Duration::from_millis(STRIPE_ATTEMPT_MS_MAX),
             connect_timeout: Duration::from_millis(STRIPE_CONNECT_MS_MAX),
@@ -51,10 +53,11 @@ impl Options {
     }
 }
 
-/// A client of one Stripe account's key; clones share their connections.
+/// A client of one Stripe account; clones share their connections and keys.
 #[derive(Clone, Debug)]
 pub struct Client {
     transport: Arc<Transport>,
+    keyring: Arc<Keyring>,
     mode: Mode,
     metrics: Option<Metrics>,
 }
@@ -63,24 +66,40 @@ impl Client {
     /// A client that has not connected yet.
     ///
     /// # Errors
-    /// When an address or a certificate cannot be used.
+    /// When an address or a certificate cannot be used, or the keys are none or of both modes.
     pub fn new(options: &Options) -> Result<Self, SetupError> {
         let transport = Transport::new(&Settings {
             api_base: &options.api_base,
             files_base: &options.files_base,
-            key: &options.key,
             extra_roots_pem: options.extra_roots_pem.as_deref(),
             attempt_timeout: options.attempt_timeout,
             connect_timeout: options.connect_timeout,
         })?;
-        let metrics = options.metrics.clone();
-        Ok(Self { transport: Arc::new(transport), mode: options.key.mode(), metrics })
+        let mode = one_mode(&options.keys)?;
+        let keyring = Arc::new(Keyring::new(&options.keys));
+        Ok(Self { transport: Arc::new(transport), keyring, mode, metrics: options.metrics.clone() })
     }
 
     /// Test or live, as the key says.
     #[must_use]
     pub fn mode(&self) -> Mode {
         self.mode
+    }
+
+    /// The same client under other keys; connections are shared, and nothing changes for those who have this one.
+    ///
+    /// # Errors
+    /// When the keys are none, or not of this client's mode.
+    pub fn with_keys(&self, keys: &[Key]) -> Result<Self, SetupError> {
+        if one_mode(keys)? != self.mode {
+            return Err(SetupError::Keys);
+        }
+        Ok(Self { keyring: Arc::new(Keyring::new(keys)), ..self.clone() })
+    }
+
+    /// Has this client and all its clones use the keys of `other` from the next attempt on.
+    pub fn take_keys_of(&self, other: &Self) {
+        self.keyring.swap(&other.keyring.current());
     }
 
     /// Sends, and sends again as [`retry::delay`] says. No attempt begins after `deadline`; one that has begun keeps its
@@ -123,7 +142,7 @@ impl Client {
             error.type = Empty,
         );
         let started = Instant::now();
-        let attempt = self.transport.exchange(outgoing, allowed).instrument(span.clone()).await;
+        let attempt = self.exchange(outgoing, &allowed).instrument(span.clone()).await;
         record(&span, &attempt);
         if let Some(metrics) = &self.metrics {
             let end = match &attempt {
@@ -135,6 +154,41 @@ impl Client {
         }
         attempt
     }
+
+    /// One attempt under the first key that Stripe takes. A key that it refuses is refused before anything else is
+    /// looked at (docs.stripe.com/error-low-level), so the same attempt may go on under the next one.
+    async fn exchange(&self, outgoing: &Outgoing, allowed: &Allowed) -> Attempt {
+        let keys = self.keyring.current();
+        let mut refused = Attempt::NotSent(Trouble::Unsendable);
+        for (place, key) in keys.iter().enumerate() {
+            let attempt = self.transport.exchange(outgoing, key, Arc::clone(allowed)).await;
+            if !refuses_key(&attempt) {
+                if place > 0 && matches!(attempt, Attempt::Answered(_)) && self.keyring.prefer(&keys, place) {
+                    tracing::warn!(
+                        "Stripe refused the first key and took another; the refused one is out of use"
+                    );
+                }
+                return attempt;
+            }
+            if let Some(metrics) = &self.metrics {
+                metrics.stripe_key_refused();
+            }
+            refused = attempt;
+        }
+        refused
+    }
+}
+
+/// Whether Stripe itself says that it does not take the key; a 401 of something on the way says nothing.
+fn refuses_key(attempt: &Attempt) -> bool {
+    matches!(attempt, Attempt::Answered(answer) if answer.status == 401 && answer.error().is_some())
+}
+
+/// The mode that all keys have.
+fn one_mode(keys: &[Key]) -> Result<Mode, SetupError> {
+    let mut modes = keys.iter().map(Key::mode);
+    let first = modes.next().ok_or(SetupError::Keys)?;
+    if modes.all(|mode| mode == first) { Ok(first) } else { Err(SetupError::Keys) }
 }
 
 fn record(span: &Span, attempt: &Attempt) {

@@ -41,6 +41,9 @@ pub enum SetupError {
     /// The extra certificates cannot be read.
     #[error("the extra certificate authorities are not PEM certificates")]
     Roots,
+    /// There is no key, or there are keys of both modes.
+    #[error("an account needs at least one key, and all of its keys must be of its mode")]
+    Keys,
     /// The machine has no usable certificate authorities, or the library refuses its settings.
     #[error("no HTTP client can be set up; are the system's certificate authorities installed?")]
     Library,
@@ -50,7 +53,6 @@ pub enum SetupError {
 pub(super) struct Settings<'a> {
     pub(super) api_base: &'a str,
     pub(super) files_base: &'a str,
-    pub(super) key: &'a Key,
     pub(super) extra_roots_pem: Option<&'a [u8]>,
     pub(super) attempt_timeout: Duration,
     pub(super) connect_timeout: Duration,
@@ -61,7 +63,6 @@ pub(super) struct Transport {
     http: reqwest::Client,
     api: Base,
     files: Base,
-    authorization: HeaderValue,
     attempt_timeout: Duration,
 }
 
@@ -100,11 +101,8 @@ impl Transport {
             }
             http = http.tls_certs_merge(roots);
         }
-        let mut authorization = HeaderValue::from_str(&format!("Bearer {}", settings.key.expose()))
-            .map_err(|_| SetupError::Library)?;
-        authorization.set_sensitive(true);
         let http = http.build().map_err(|_| SetupError::Library)?;
-        Ok(Self { http, api, files, authorization, attempt_timeout: settings.attempt_timeout })
+        Ok(Self { http, api, files, attempt_timeout: settings.attempt_timeout })
     }
 
     /// Host and port, as traces name them.
@@ -112,11 +110,11 @@ impl Transport {
         self.base(host).server()
     }
 
-    /// Sends once and reads the whole answer, within the time of one attempt. `allowed` is asked when the connection
+    /// Sends once under `key` and reads the whole answer, within the time of one attempt. `allowed` is asked when the connection
     /// stands and the request is about to be written.
-    pub(super) async fn exchange(&self, outgoing: &Outgoing, allowed: Allowed) -> Attempt {
+    pub(super) async fn exchange(&self, outgoing: &Outgoing, key: &Key, allowed: Allowed) -> Attempt {
         let gate = Gate::new(allowed);
-        let Some(request) = self.request(outgoing, &gate) else {
+        let Some(request) = self.request(outgoing, key, &gate) else {
             return Attempt::NotSent(Trouble::Unsendable);
         };
         let exchange = async {
@@ -145,9 +143,9 @@ impl Transport {
     }
 
     /// `None` when HTTP has no way to say it.
-    fn request(&self, outgoing: &Outgoing, gate: &Gate) -> Option<Request> {
+    fn request(&self, outgoing: &Outgoing, key: &Key, gate: &Gate) -> Option<Request> {
         let url: Url = self.base(outgoing.host).join(&outgoing.path, &outgoing.query)?;
-        let (method, key) = match outgoing.verb {
+        let (method, idempotency_key) = match outgoing.verb {
             Verb::Get => (Method::GET, None),
             // Without a key, a second attempt could be a second effect.
             Verb::Post => (Method::POST, Some(outgoing.idempotency_key.as_deref()?)),
@@ -155,15 +153,17 @@ impl Transport {
         };
         let mut request = Request::new(method, url);
         let headers = request.headers_mut();
-        headers.insert(AUTHORIZATION, self.authorization.clone());
+        let mut authorization = HeaderValue::from_str(&format!("Bearer {}", key.expose())).ok()?;
+        authorization.set_sensitive(true);
+        headers.insert(AUTHORIZATION, authorization);
         headers.insert(STRIPE_VERSION, outgoing.version.parse().ok()?);
         match &outgoing.account {
             AccountHeader::None => None,
             AccountHeader::StripeAccount(id) => headers.insert(STRIPE_ACCOUNT, id.parse().ok()?),
             AccountHeader::StripeContext(path) => headers.insert(STRIPE_CONTEXT, path.parse().ok()?),
         };
-        if let Some(key) = key {
-            headers.insert(IDEMPOTENCY_KEY, key.parse().ok()?);
+        if let Some(idempotency_key) = idempotency_key {
+            headers.insert(IDEMPOTENCY_KEY, idempotency_key.parse().ok()?);
         }
         let (content_type, bytes) = match &outgoing.body {
             Body::Empty => (None, Bytes::new()),

@@ -37,6 +37,7 @@ struct Instruments {
     rpc_duration: Histogram<f64>,
     stripe_duration: Histogram<f64>,
     stripe_resends: Counter<u64>,
+    stripe_keys_refused: Counter<u64>,
     replays: Counter<u64>,
     unknown_outcomes: Counter<u64>,
     resolutions: Counter<u64>,
@@ -95,6 +96,11 @@ impl Metrics {
                 names::STRIPE_RESENDS,
                 "Attempts at Stripe that repeat an earlier one",
             ),
+            stripe_keys_refused: counter(
+                &meter,
+                names::STRIPE_KEYS_REFUSED,
+                "Answers of Stripe that refuse an API key",
+            ),
             replays: counter(&meter, names::REPLAYS, "Changes answered from the ledger"),
             unknown_outcomes: counter(
                 &meter,
@@ -143,6 +149,11 @@ impl Metrics {
         if attempt.resend {
             self.0.stripe_resends.add(1, &[]);
         }
+    }
+
+    /// Stripe refused an API key.
+    pub fn stripe_key_refused(&self) {
+        self.0.stripe_keys_refused.add(1, &[]);
     }
 
     /// A change was answered from the ledger.

@@ -7,6 +7,8 @@ pub const RPC_DURATION: &str = "rpc.server.call.duration";
 pub const STRIPE_DURATION: &str = "http.client.request.duration";
 /// HTTP attempts at Stripe that repeat an earlier one.
 pub const STRIPE_RESENDS: &str = "tollgate.stripe.resends";
+/// Answers of Stripe that refuse an API key.
+pub const STRIPE_KEYS_REFUSED: &str = "tollgate.stripe.keys_refused";
 /// Changes answered from the ledger.
 pub const REPLAYS: &str = "tollgate.ledger.replays";
 /// Changes whose outcome could not be told.

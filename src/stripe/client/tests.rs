@@ -278,3 +278,63 @@ async fn what_is_not_allowed_any_more_once_connected_is_not_sent_at_all() {
         assert_eq!((sent.requests(), script.requests().await.concat()), (0, String::new()));
     }
 }
+
+const KEY_REFUSED: &str =
+    r#"{"error":{"type":"invalid_request_error","message":"Invalid API Key provided"}}"#;
+
+fn keys(names: &[&str]) -> Vec<Key> {
+    names.iter().map(|name| Key::parse(format!("sk_test_{name}").into()).unwrap()).collect()
+}
+
+#[tokio::test]
+async fn an_attempt_goes_on_under_the_next_key_when_stripe_refuses_the_first() {
+    let replies = vec![reply(401, "", KEY_REFUSED), reply(200, "", "{}"), reply(200, "", "{}")];
+    let script = Script::start(replies).await;
+    let client = Client::new(&Options { keys: keys(&["old", "new"]), ..script.options("http") }).unwrap();
+    for _ in 0..2 {
+        let sent = client.send(&refund(), None).await;
+        assert_eq!(sent.attempts.len(), 1, "{sent:?}");
+        assert_eq!(sent.answer().map(|answer| answer.status), Some(200));
+    }
+    let under: Vec<_> =
+        script.requests().await.iter().map(|request| request.contains("sk_test_old")).collect();
+    assert_eq!(under, [true, false, false], "the key that was taken is tried first from then on");
+}
+
+#[tokio::test]
+async fn when_stripe_refuses_every_key_its_last_refusal_is_the_answer() {
+    let script = Script::start(vec![reply(401, "", KEY_REFUSED), reply(401, "", KEY_REFUSED)]).await;
+    let client = Client::new(&Options { keys: keys(&["a", "b"]), ..script.options("http") }).unwrap();
+    let sent = client.send(&refund(), None).await;
+    assert!(
+        matches!(sent.attempts.as_slice(), [Attempt::Answered(answer)] if answer.status == 401),
+        "{sent:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_401_of_something_on_the_way_is_no_word_about_the_key() {
+    let script = Script::start(vec![reply(401, "", "<html>who are you?</html>")]).await;
+    let client = Client::new(&Options { keys: keys(&["a", "b"]), ..script.options("http") }).unwrap();
+    let sent = client.send(&refund(), None).await;
+    assert!(
+        matches!(sent.attempts.as_slice(), [Attempt::Answered(answer)] if answer.status == 401),
+        "{sent:?}"
+    );
+    assert_eq!(script.requests().await.len(), 1);
+}
+
+#[tokio::test]
+async fn clones_take_new_keys_with_the_next_attempt() {
+    let script = Script::start(vec![reply(200, "", "{}"), reply(200, "", "{}")]).await;
+    let client = script.client();
+    let clone = client.clone();
+    let probe = client.with_keys(&keys(&["probed"])).unwrap();
+    client.send(&refund(), None).await;
+    clone.take_keys_of(&probe);
+    client.send(&refund(), None).await;
+    let under: Vec<_> =
+        script.requests().await.iter().map(|request| request.contains("sk_test_probed")).collect();
+    assert_eq!(under, [false, true]);
+    assert!(client.with_keys(&[]).is_err());
+}
