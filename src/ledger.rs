@@ -22,6 +22,7 @@ pub mod state;
 mod tests;
 mod trail;
 pub mod transition;
+mod turn;
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::{Arc, Mutex};
@@ -32,7 +33,7 @@ use tokio::time::Instant;
 pub use background::Pruned;
 pub use call::{Asked, Begun, Preview, Standing, Status, Ticket, Unresolved};
 pub use error::Error;
-pub use finding::{EventProof, Finding, Ruling, Turn};
+pub use finding::{EventProof, Finding, Ruling};
 pub use lease::Lease;
 pub use outcome::{Case, Found, Refusal, Settled, Stuck, Success, Witness};
 pub use proof::Verdict;
@@ -40,6 +41,7 @@ pub use resolve::{Entry, Hold, Proved, Ruled};
 pub use roster::Census;
 pub use state::{Record, State};
 pub use transition::{Known, Sending};
+pub use turn::Turn;
 
 use crate::audit;
 use crate::contract::Spec;
@@ -152,7 +154,7 @@ impl Ledger {
         let expected = Expected { object: spec.object, keyed: outgoing.idempotency_key.is_some() };
         let verdict = proof::verdict(attempts, ambiguous, expected);
         trail::outcome(&mut audit, &record, &outgoing, &verdict, attempts);
-        let record = transition::settled(record, outgoing, &verdict, self.clock.now());
+        let (record, verdict) = transition::settled(record, outgoing, verdict, self.clock.now());
         planted::point("settle-before");
         let committed = if planted::active("settle-not-awaited") {
             Ok(())

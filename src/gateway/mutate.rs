@@ -170,9 +170,8 @@ impl Gateway {
         closing.latency_ms = Some(self.millis_since(started));
         let settled = self.ledger.settle(ticket, &sent.attempts, closing).await;
         let verdict = settled.map_err(|error| self.unrecorded(&error))?;
-        if let (true, Verdict::Settled(settled)) = (resent, &verdict) {
+        if let (true, Verdict::Settled(_)) = (resent, &verdict) {
             self.metrics.resolved(Way::Resend);
-            self.catch_up(subject.hash, settled).await;
         }
         if let Verdict::Unknown { conflict: true, .. } = verdict {
             tracing::error!(operation = %subject.hash, "Stripe knows the idempotency key with other parameters");

@@ -44,7 +44,6 @@ impl Gateway {
         deadline: Option<Instant>,
     ) -> Result<Looked, ledger::Error> {
         planted::point("resolve-before-read");
-        let hash = hold.record().operation.hash();
         let (finding, reads) = self.read_effect(&hold, deadline).await;
         planted::point("resolve-after-read");
         let said = sentence(&finding);
@@ -53,7 +52,6 @@ impl Gateway {
             self.metrics.resolved(Way::Look);
             let outcome = word(settled);
             tracing::info!(outcome, reads, "an unknown outcome was found out by looking");
-            self.catch_up(hash, settled).await;
         }
         Ok(Looked { verdict, finding: said, reads })
     }

@@ -9,11 +9,11 @@ use tokio::time::Instant;
 use super::call::Gateway;
 use crate::contract;
 use crate::domain::drain::Drain;
-use crate::domain::limits::{EVENT_BATCH_EVENTS_MAX, METADATA_STAMP};
+use crate::domain::limits::METADATA_STAMP;
 use crate::domain::operation::{KEY_PREFIX, Mode, Operation, OperationHash};
 use crate::events::{self, Bookmark, Envelope, snapshot};
 use crate::gateway::lookup::stamp_of;
-use crate::ledger::{self, EventProof, Proved, Settled, State, Success, Turn};
+use crate::ledger::{self, EventProof, Proved, Turn};
 use crate::store::{NewEvent, StoredEvent};
 use crate::telemetry::names::Way;
 
@@ -117,7 +117,7 @@ impl Settler {
             self.prove(hash, (&source, &envelope), object).await?;
         }
         match stamped {
-            Some(hash) => self.gateway.turn(hash, (&source, &envelope), object).await,
+            Some(hash) => self.turn(hash, (&source, &envelope), object).await,
             None => Ok(()),
         }
     }
@@ -149,11 +149,6 @@ impl Settler {
                 if later_sent {
                     tracing::error!(operation = %hash, event = envelope.id, "an earlier try took effect, and a later one was sent too");
                 }
-                if let Some(entry) = self.gateway.ledger.entry(hash).await?
-                    && let State::Settled(settled) = &entry.record.state
-                {
-                    self.gateway.catch_up(hash, settled).await;
-                }
             }
             Proved::Doubled => {
                 tracing::error!(operation = %hash, event = envelope.id, "the operation took effect twice");
@@ -161,6 +156,35 @@ impl Settler {
             Proved::NotOurs | Proved::Nothing => {}
         }
         Ok(())
+    }
+
+    /// A later state of an object that one of our operations made.
+    async fn turn(
+        &self,
+        hash: OperationHash,
+        (source, envelope): (&Source, &Envelope),
+        object: &str,
+    ) -> Result<(), Stop> {
+        let Some(entry) = self.gateway.ledger.entry(hash).await? else { return Ok(()) };
+        if !source.tells_of(&entry.record.operation) {
+            return Ok(());
+        }
+        let spec = contract::by_ledger_name(&entry.record.operation.rpc);
+        if !spec.is_some_and(|spec| spec.turned_by.contains(&envelope.kind.as_str())) {
+            return Ok(());
+        }
+        let turn = Turn {
+            event_id: envelope.id.clone(),
+            kind: envelope.kind.clone(),
+            created_s: envelope.created_s,
+            object: object.to_owned(),
+            api_version: envelope.api_version.clone(),
+        };
+        let audit = self.gateway.own_record(&entry.record.operation);
+        match self.gateway.ledger.turn(hash, &turn, audit).await? {
+            Proved::InFlight => Err(Stop::InFlight),
+            Proved::Settled { .. } | Proved::Doubled | Proved::NotOurs | Proved::Nothing => Ok(()),
+        }
     }
 }
 
@@ -187,63 +211,6 @@ impl Gateway {
             connected => connected.to_owned(),
         };
         Some(Source { account, mode })
-    }
-
-    /// Tells the ledger what the log says of an operation's object since, once its outcome has been found out: until then
-    /// there was nothing that could turn.
-    pub(super) async fn catch_up(&self, hash: OperationHash, settled: &Settled) {
-        let Settled::Succeeded(Success { object_id: Some(id), .. }) = settled else { return };
-        let mut read = 0;
-        loop {
-            let batch = match self.feed.about(id, read, EVENT_BATCH_EVENTS_MAX).await {
-                Ok(batch) => batch,
-                Err(error) => return tracing::warn!(%error, "the event log cannot be read"),
-            };
-            for stored in &batch {
-                read = stored.position;
-                let envelope = Envelope::parse(&stored.event.json).ok();
-                let stamped = snapshot(&stored.event.json).filter(|object| made_by(object) == Some(hash));
-                if let Some((envelope, object)) = envelope.zip(stamped)
-                    && let Some(source) = self.source_of(&stored.event, &envelope)
-                    && let Err(error) = self.turn(hash, (&source, &envelope), object).await
-                {
-                    tracing::warn!(%error, event = envelope.id, "a later state was not taken over");
-                }
-            }
-            // A page may end early, since its bytes are bounded too.
-            if batch.is_empty() {
-                return;
-            }
-        }
-    }
-
-    /// A later state of an object that one of our operations made.
-    async fn turn(
-        &self,
-        hash: OperationHash,
-        (source, envelope): (&Source, &Envelope),
-        object: &str,
-    ) -> Result<(), Stop> {
-        let Some(entry) = self.ledger.entry(hash).await? else { return Ok(()) };
-        if !source.tells_of(&entry.record.operation) {
-            return Ok(());
-        }
-        let spec = contract::by_ledger_name(&entry.record.operation.rpc);
-        if !spec.is_some_and(|spec| spec.turned_by.contains(&envelope.kind.as_str())) {
-            return Ok(());
-        }
-        let turn = Turn {
-            event_id: envelope.id.clone(),
-            kind: envelope.kind.clone(),
-            created_s: envelope.created_s,
-            object: object.to_owned(),
-            api_version: envelope.api_version.clone(),
-        };
-        let audit = self.own_record(&entry.record.operation);
-        match self.ledger.turn(hash, &turn, audit).await? {
-            Proved::InFlight => Err(Stop::InFlight),
-            Proved::Settled { .. } | Proved::Doubled | Proved::NotOurs | Proved::Nothing => Ok(()),
-        }
     }
 }
 

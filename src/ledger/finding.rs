@@ -8,11 +8,11 @@ use super::outcome::{Case, Found, Refusal, Settled, Stuck, Success, Witness};
 use super::proof::Verdict;
 use super::state::{Record, State};
 use super::transition::{settled, stuck};
-use crate::contract::{Effect, Spec};
+use super::turn::{Turn, object_id, readable};
+use crate::contract::{self, Effect, Spec};
 use crate::domain::clock::Moment;
 use crate::domain::limits::{RESPONSE_KEPT_MS, SEND_LEASE_MS, UNKNOWN_MS_MAX};
 use crate::domain::planted;
-use crate::stripe::outgoing::STRIPE_VERSION;
 
 /// What a look at Stripe found out about an operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,21 +48,6 @@ pub struct EventProof {
     /// The key that it names.
     pub idempotency_key: String,
     /// The object that it is about, as JSON.
-    pub object: String,
-    /// The version in which the object is written.
-    pub api_version: String,
-}
-
-/// A later state of an object.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Turn {
-    /// Id of the event that tells of it.
-    pub event_id: String,
-    /// Its type.
-    pub kind: String,
-    /// When Stripe made the event, in seconds since the Unix epoch.
-    pub created_s: i64,
-    /// The object as it is now, as JSON.
     pub object: String,
     /// The version in which the object is written.
     pub api_version: String,
@@ -124,7 +109,7 @@ pub fn looked(
         }
     };
     let Some(outgoing) = record.outgoing().cloned() else { return (record, verdict) };
-    (settled(record, outgoing, &verdict, now), verdict)
+    settled(record, outgoing, verdict, now)
 }
 
 /// Not found, and no resend will tell more.
@@ -203,26 +188,27 @@ pub fn proved(record: &Record, spec: &Spec, proof: &EventProof, now: Moment) -> 
     Moved::To { later_sent: generation < record.generation, record }
 }
 
-/// What a later state of the object does to the entry of the operation that made it: replays show it from now on. Events
-/// come in any order, so the youngest counts.
+/// What a later state of the object does to the entry of the operation that made it: replays show it from now on. While
+/// the outcome is unknown it is remembered until there is one.
 #[must_use]
 pub fn turned(record: &Record, turn: &Turn, now: Moment) -> Moved {
-    let State::Settled(Settled::Succeeded(success)) = &record.state else { return Moved::Nothing };
-    if success.object_id.is_none() || object_id(&turn.object, "") != success.object_id {
-        return Moved::NotOurs;
+    let spec = contract::by_ledger_name(&record.operation.rpc);
+    let stages = spec.and_then(|spec| spec.stages.as_ref());
+    let to = |record| Moved::To { record: Box::new(record), later_sent: false };
+    match &record.state {
+        State::Settled(Settled::Succeeded(success)) if !turn.is_about(success) => Moved::NotOurs,
+        State::Settled(Settled::Succeeded(success)) if turn.is_news_to(success, stages) => {
+            let state = State::Settled(Settled::Succeeded(turn.applied_to(success.clone())));
+            to(record.clone().moved_to(state, now))
+        }
+        State::InFlight { .. } | State::Unknown { .. } | State::NeedsOperator { .. }
+            if record.told.as_ref().is_none_or(|told| turn.follows(told, stages)) =>
+        {
+            // When the entry came to stand where it stands is not changed by it.
+            to(Record { told: Some(turn.clone()), ..record.clone() })
+        }
+        _ => Moved::Nothing,
     }
-    let told = success.turned_by.as_ref() == Some(&turn.event_id);
-    if told || success.turned_s.is_some_and(|newest_s| turn.created_s < newest_s) {
-        return Moved::Nothing;
-    }
-    let success = Success {
-        json: readable(&turn.object, &turn.api_version),
-        turned_by: Some(turn.event_id.clone()),
-        turned_s: Some(turn.created_s),
-        ..success.clone()
-    };
-    let state = State::Settled(Settled::Succeeded(success));
-    Moved::To { record: Box::new(record.clone().moved_to(state, now)), later_sent: false }
 }
 
 /// The entry after a person's word; `None` while the word would come too early, since a resend or an attempt under way
@@ -286,23 +272,11 @@ fn codes(refusal: &Refusal) -> String {
     serde_json::json!({ "error": error }).to_string()
 }
 
-/// The object's id, if it is of the expected kind; an empty kind stands for any.
-fn object_id(object: &str, kind: &str) -> Option<String> {
-    let object: Value = serde_json::from_str(object).ok()?;
-    let text = |name: &str| object.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
-    let expected = kind.is_empty() || text("object") == Some(kind);
-    text("id").filter(|_| expected).map(str::to_owned)
-}
-
-/// The object, if it is written in the version that this build reads.
-fn readable(object: &str, api_version: &str) -> Option<String> {
-    (api_version == STRIPE_VERSION).then(|| object.to_owned())
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::fixtures::{at, found, outgoing, record, refusal, success, unknown};
+    use super::super::fixtures::{at, found, outgoing, record, refusal, success, turn, unknown};
     use super::*;
+    use crate::stripe::outgoing::STRIPE_VERSION;
 
     fn needs_operator(why: Stuck) -> State {
         State::NeedsOperator { outgoing: outgoing("a=1"), case: why.into() }
@@ -368,7 +342,7 @@ mod tests {
 
     #[test]
     fn an_event_is_proof_for_every_generation_and_against_every_other_belief() {
-        let spec = crate::contract::by_ledger_name("refunds.create").unwrap();
+        let spec = contract::by_ledger_name("refunds.create").unwrap();
         let proof = |key: String, object: &str| EventProof {
             event_id: "evt_1".to_owned(),
             kind: "refund.created".to_owned(),
@@ -404,6 +378,37 @@ mod tests {
             let later = proof(record.key(4), r#"{"id":"re_1","object":"refund"}"#);
             assert_eq!(proved(&record, spec, &later, at(1)), Moved::NotOurs);
         }
+    }
+
+    fn moved(record: &Record, turn: &Turn) -> Option<Record> {
+        match turned(record, turn, at(5)) {
+            Moved::To { record, .. } => Some(*record),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn what_an_object_became_while_its_making_was_unknown_is_shown_once_it_is_known() {
+        let (failed, pending) = (turn("evt_2", 20, "failed"), turn("evt_1", 10, "pending"));
+        for state in [unknown(false), needs_operator(Stuck::Absent)] {
+            let before = record(1, state);
+            let told = moved(&before, &failed).unwrap();
+            assert_eq!((&told.state, told.last_ms), (&before.state, before.last_ms));
+            assert_eq!(moved(&told, &pending), None, "an older state is no news");
+            assert_eq!(moved(&told, &failed), None, "nor is the same");
+            let told = Record::decode(&told.encode().unwrap()).unwrap();
+            let (known, verdict) =
+                looked(told.clone(), Finding::Effected(success()), None, Effect::Money, at(6));
+            let Verdict::Settled(Settled::Succeeded(shown)) = &verdict else { panic!("{verdict:?}") };
+            assert_eq!((shown, known.told.is_none()), (&failed.applied_to(success()), true));
+            assert_eq!(as_it_was(&known), verdict);
+            let other = Success { object_id: Some("re_2".to_owned()), ..success() };
+            let known = ruled(told.clone(), Ruling::Executed(other.clone()), at(i64::MAX)).unwrap();
+            assert_eq!(known.state, State::Settled(Settled::Succeeded(other)), "it is about another object");
+            let known = ruled(told, Ruling::NotExecuted, at(i64::MAX)).unwrap();
+            assert!(known.told.is_none(), "there is nothing that could have become something");
+        }
+        assert_eq!(moved(&record(1, State::Lapsed), &failed), None);
     }
 
     #[test]

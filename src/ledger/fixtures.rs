@@ -4,6 +4,7 @@ use super::lease::Seat;
 use super::outcome::{Found, Refusal, Success};
 use super::state::{Record, State};
 use super::transition::Fresh;
+use super::turn::Turn;
 use crate::contract::{Host, Verb};
 use crate::domain::clock::{BootTime, Moment, UnixMillis};
 use crate::domain::fingerprint::{Fingerprint, HashKey};
@@ -80,6 +81,17 @@ pub(super) fn success() -> Success {
         object_id: Some("re_1".to_owned()),
         turned_by: None,
         turned_s: None,
+    }
+}
+
+/// The refund of [`success`] as an event tells of it.
+pub(super) fn turn(event_id: &str, created_s: i64, status: &str) -> Turn {
+    Turn {
+        event_id: event_id.to_owned(),
+        kind: "refund.updated".to_owned(),
+        created_s,
+        object: format!(r#"{{"id":"re_1","object":"refund","status":"{status}"}}"#),
+        api_version: STRIPE_VERSION.to_owned(),
     }
 }
 

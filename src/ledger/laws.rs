@@ -75,7 +75,10 @@ fn check(before: Option<&Record>, world: &World) -> Result<(), TestCaseError> {
     let effects = world.stripe.effects.len();
     prop_assert!(effects <= 1, "{:?}", world.stripe.effects);
     match after.as_ref().map(|record| &record.state) {
-        Some(State::Settled(Settled::Succeeded(_))) => prop_assert_eq!(effects, 1),
+        Some(State::Settled(Settled::Succeeded(success))) => {
+            prop_assert_eq!(effects, 1);
+            prop_assert_eq!(success.turned_s, world.told_s, "what became of the effect is shown");
+        }
         Some(State::Settled(_) | State::Open(_) | State::Lapsed) | None => {
             prop_assert_eq!(effects, 0, "called nothing, and it happened");
         }

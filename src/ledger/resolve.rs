@@ -1,12 +1,13 @@
 //! How an unresolved operation is found out without a call: by a look at Stripe, an event or a person. It neither looks
 //! nor listens itself.
 
-use super::finding::{self, EventProof, Finding, Moved, Ruling, Turn};
+use super::finding::{self, EventProof, Finding, Moved, Ruling};
 use super::flights::{Flight, Place};
 use super::outcome::{Settled, Stuck};
 use super::proof::Verdict;
 use super::roster::Census;
 use super::state::Record;
+use super::turn::Turn;
 use super::{Error, Landed, Ledger, lease, trail};
 use crate::audit;
 use crate::contract::{self, Effect, Spec};
@@ -150,7 +151,7 @@ impl Ledger {
         self.moved(flight, finding::proved(&record, spec, proof, now), &proof.event_id, audit).await
     }
 
-    /// Takes note of a later state of the object that an operation made: replays show it.
+    /// Takes note of a later state of the object that an operation made: replays show it, as soon as there is an outcome.
     ///
     /// # Errors
     /// As for [`Ledger::prove`].
@@ -162,7 +163,11 @@ impl Ledger {
     ) -> Result<Proved, Error> {
         let Some((flight, record)) = self.board(hash).await? else { return Ok(Proved::InFlight) };
         let Some(record) = record else { return Ok(Proved::NotOurs) };
-        self.moved(flight, finding::turned(&record, turn, self.clock.now()), &turn.event_id, audit).await
+        let now = self.clock.now();
+        if !self.may_take(&record, now) {
+            return Ok(Proved::InFlight);
+        }
+        self.moved(flight, finding::turned(&record, turn, now), &turn.event_id, audit).await
     }
 
     async fn moved(
@@ -185,7 +190,10 @@ impl Ledger {
         planted::point("prove-before");
         self.commit(record.operation.hash(), &record, &audit).await?;
         planted::point("prove-durable");
-        flight.land(Landed { fingerprint: record.fingerprint, verdict });
+        // Whoever waits for an outcome takes the next turn while there is none.
+        if !record.unresolved() {
+            flight.land(Landed { fingerprint: record.fingerprint, verdict });
+        }
         Ok(Proved::Settled { later_sent })
     }
 

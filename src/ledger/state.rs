@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::lease::Lease;
 use super::outcome::{Case, Settled};
+use super::turn::Turn;
 use crate::domain::clock::{BootTime, Moment, UnixMillis};
 use crate::domain::fingerprint::Fingerprint;
 use crate::domain::operation::Operation;
@@ -37,6 +38,9 @@ pub struct Record {
     pub last_ms: UnixMillis,
     /// Where it stands.
     pub state: State,
+    /// What an event told of its object while the outcome was unknown; the latest such state, and none once it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub told: Option<Turn>,
 }
 
 /// Where an operation stands. The exact request is kept as long as it may be sent again, and no longer.
@@ -108,13 +112,25 @@ impl Record {
             audit_before: 0,
             last_ms: last_ms.max(now.wall_ms),
             state,
+            told: None,
         }
     }
 
-    /// The next entry of the same generation.
+    /// The next entry of the same generation. A success shows what was told of its object before.
     #[must_use]
     pub fn moved_to(self, state: State, now: Moment) -> Self {
-        Self { state, last_ms: self.last_ms.max(now.wall_ms), ..self }
+        let last_ms = self.last_ms.max(now.wall_ms);
+        let moved = Self { state, last_ms, ..self };
+        if moved.unresolved() {
+            return moved;
+        }
+        let state = match (moved.state, &moved.told) {
+            (State::Settled(Settled::Succeeded(success)), Some(told)) => {
+                State::Settled(Settled::Succeeded(told.applied_to(success)))
+            }
+            (state, _) => state,
+        };
+        Self { state, told: None, ..moved }
     }
 
     /// The stored form; an upload's bytes are not part of it.

@@ -217,16 +217,22 @@ fn depart_again(record: &Record, stored: Outgoing, ambiguous: bool, now: Moment,
     Departure { record: record.clone().moved_to(state, now), outgoing, ambiguous, lease }
 }
 
-/// The entry after the attempts of a call that sent `outgoing`, of which `verdict` is the sum.
+/// The entry after the attempts of a call that sent `outgoing`, of which `verdict` is the sum, and what is known then: of
+/// a success also what events told of its object before.
 #[must_use]
-pub fn settled(record: Record, outgoing: Outgoing, verdict: &Verdict, now: Moment) -> Record {
-    let state = match verdict {
+pub fn settled(record: Record, outgoing: Outgoing, verdict: Verdict, now: Moment) -> (Record, Verdict) {
+    let state = match &verdict {
         Verdict::Settled(settled) => State::Settled(settled.clone()),
         Verdict::Open { .. } => State::Open(outgoing),
         Verdict::Unknown { conflict, .. } => State::Unknown { outgoing, conflict: *conflict },
         Verdict::NeedsOperator(case) => State::NeedsOperator { outgoing, case: case.clone() },
     };
-    record.moved_to(state, now)
+    let record = record.moved_to(state, now);
+    let verdict = match &record.state {
+        State::Settled(settled) => Verdict::Settled(settled.clone()),
+        _ => verdict,
+    };
+    (record, verdict)
 }
 
 #[cfg(test)]

@@ -247,7 +247,8 @@ impl World {
         self.stopped_at(Place::BeforeSettle);
         let verdict = verdict(&attempts, ambiguous, Expected { object: "refund", keyed: true });
         self.step()?;
-        self.store(&settled(record, outgoing, &verdict, self.now()));
+        let (record, verdict) = settled(record, outgoing, verdict, self.now());
+        self.store(&record);
         self.step()?;
         Ok(told_by(&verdict))
     }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use super::super::finding::{self, EventProof, Finding, Moved, Ruling, Turn};
-use super::super::fixtures::{NOW, fingerprint, fresh, success};
+use super::super::finding::{self, EventProof, Finding, Moved, Ruling};
+use super::super::fixtures::{NOW, fingerprint, fresh, success, turn};
 use super::super::lease::{self, Seat};
 use super::super::outcome::Settled;
 use super::super::proof::{Expected, verdict};
@@ -162,6 +162,8 @@ pub(super) struct World {
     pub(super) sent: BTreeMap<u32, (UnixMillis, Outgoing)>,
     /// Requests still under way.
     delayed: Vec<(Outgoing, Conduct)>,
+    /// When the latest state was made that an event told of the effect.
+    pub(super) told_s: Option<i64>,
 }
 
 impl World {
@@ -177,6 +179,7 @@ impl World {
             stored: None,
             sent: BTreeMap::new(),
             delayed: Vec::new(),
+            told_s: None,
         }
     }
 
@@ -226,16 +229,7 @@ impl World {
             }
             Step::Events => self.events(),
             Step::Rule => self.rule(),
-            Step::Turn => {
-                let turn = Turn {
-                    event_id: "evt_2".to_owned(),
-                    kind: "refund.updated".to_owned(),
-                    created_s: self.real_ms / 1000,
-                    object: success().json.unwrap(),
-                    api_version: STRIPE_VERSION.to_owned(),
-                };
-                self.follow(|record, now| finding::turned(record, &turn, now));
-            }
+            Step::Turn => self.turn(),
             Step::Prune => {
                 if let Some(pruned) = self.record().and_then(|record| finding::pruned(&record, self.now)) {
                     self.store(&pruned);
@@ -293,7 +287,8 @@ impl World {
         }
         if matches!(crash, Crash::No) {
             let verdict = verdict(&answers, ambiguous, Expected { object: "refund", keyed: true });
-            self.store(&settled(record, outgoing, &verdict, self.now));
+            let (record, _) = settled(record, outgoing, verdict, self.now);
+            self.store(&record);
         }
     }
 
@@ -376,6 +371,17 @@ impl World {
             };
             self.follow(|record, now| finding::proved(record, spec, &proof, now));
         }
+    }
+
+    /// An event tells what became of the effect, once there is one.
+    fn turn(&mut self) {
+        if self.stripe.effects.is_empty() {
+            return;
+        }
+        let told_s = self.real_ms / 1000;
+        self.told_s = Some(told_s);
+        let turn = turn(&format!("evt_{told_s}"), told_s, "succeeded");
+        self.follow(|record, now| finding::turned(record, &turn, now));
     }
 
     fn follow(&mut self, rule: impl Fn(&Record, Moment) -> Moved) {

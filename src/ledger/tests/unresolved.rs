@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::super::fixtures::{NOW, found, operation};
+use super::super::fixtures::{NOW, found, operation, turn};
 use super::*;
 use crate::stripe::outgoing::STRIPE_VERSION;
 
@@ -159,6 +159,27 @@ async fn replays_show_the_latest_state_of_the_object() {
     assert_eq!(proved, Proved::NotOurs);
     let (_, by, json) = shown(turn("evt_4", 40, failed, "2020-08-27")).await;
     assert_eq!((by.as_deref(), json), (Some("evt_4"), None), "this build does not read that version");
+}
+
+#[tokio::test]
+async fn a_failure_that_was_told_while_the_outcome_was_unknown_outlives_the_process() {
+    let stage = Stage::new();
+    let sent = stage.ticket("500").await;
+    let hash = operation().hash();
+    let failed = turn("evt_2", 20, "failed");
+    let told = stage.ledger.turn(hash, &failed, stage.audit()).await.unwrap();
+    assert_eq!(told, Proved::InFlight);
+    stage.settle(sent, Attempt::Broken(Trouble::Timeout)).await;
+    let told = stage.ledger.turn(hash, &failed, stage.audit()).await.unwrap();
+    assert_eq!(told, Proved::Settled { later_sent: false });
+    let stage = stage.restart().await;
+    stage.ledger.recover().await.unwrap();
+    let earlier = stage.ledger.turn(hash, &turn("evt_1", 10, "pending"), stage.audit()).await.unwrap();
+    assert_eq!(earlier, Proved::Nothing);
+    // The answer to the resend is the one that Stripe gave when the refund was made.
+    let verdict = stage.settle(stage.ticket("500").await, answered(200, SUCCESS)).await;
+    let Verdict::Settled(Settled::Succeeded(success)) = verdict else { panic!("{verdict:?}") };
+    assert_eq!((success.json, success.turned_by), (Some(failed.object), Some("evt_2".to_owned())));
 }
 
 #[tokio::test]
