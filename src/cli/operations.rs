@@ -145,17 +145,7 @@ async fn list(arguments: List) -> Result<(), Failure> {
     let common = &arguments.common;
     let request = list_request(&arguments);
     let answer = common.target.client().await?.unary("AdminService/ListOperations", request).await?;
-    let operations = answer.get("operations").and_then(Value::as_array).cloned().unwrap_or_default();
-    let mut output = common.output.open();
-    match output.format() {
-        Format::Table => output.table(COLUMNS, &operations.into_iter().map(readable).collect::<Vec<_>>())?,
-        Format::Json => output.value(&answer)?,
-        Format::Jsonl => operations.iter().try_for_each(|operation| output.value(operation))?,
-    }
-    if let Some(token) = answer.get("next_page_token").and_then(Value::as_str) {
-        say(&format!("there are more: --page-token {token}"));
-    }
-    Ok(())
+    common.output.open().page(&answer, "operations", COLUMNS, readable)
 }
 
 async fn ask(common: Common, rpc: &str, request: Value) -> Result<(), Failure> {

@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal as _, Write};
 use clap::{Args, ValueEnum};
 use serde_json::Value;
 
-use super::failure::Failure;
+use super::failure::{Failure, say};
 
 /// Widest that a table cell may be, in characters.
 const CELL_CHARS_MAX: usize = 60;
@@ -77,6 +77,27 @@ impl Output {
         })
     }
 
+    /// Writes one page of a list: the items that the answer has as `member`, for people as `readable` makes them, and
+    /// where the list goes on.
+    pub(super) fn page(
+        &mut self,
+        answer: &Value,
+        member: &str,
+        columns: &[Column],
+        readable: fn(Value) -> Value,
+    ) -> Result<(), Failure> {
+        let items = answer.get(member).and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+        match self.format {
+            Format::Table => self.table(columns, &items.iter().cloned().map(readable).collect::<Vec<_>>())?,
+            Format::Json => self.value(answer)?,
+            Format::Jsonl => items.iter().try_for_each(|item| self.value(item))?,
+        }
+        if let Some(token) = answer.get("next_page_token").and_then(Value::as_str) {
+            say(&format!("there are more: --page-token {token}"));
+        }
+        Ok(())
+    }
+
     /// Writes one line at once, so that a reader of a stream sees it.
     pub(super) fn line(&mut self, line: &str) -> Result<(), Failure> {
         put(&mut self.to, line)
@@ -105,26 +126,35 @@ pub(super) fn cell(value: &Value) -> String {
     if short.is_empty() { "-".to_owned() } else { short }
 }
 
+/// An output whose text a test reads.
+#[cfg(test)]
+#[derive(Clone, Default)]
+pub(super) struct Shared(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+
+#[cfg(test)]
+impl Shared {
+    /// What was written so far.
+    pub(super) fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
+#[cfg(test)]
+impl Write for Shared {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
-
     use serde_json::json;
 
     use super::*;
-
-    #[derive(Clone, Default)]
-    struct Shared(Arc<Mutex<Vec<u8>>>);
-
-    impl Write for Shared {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().write(bytes)
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
 
     #[test]
     fn columns_line_up_and_hostile_text_stays_on_its_line() {
@@ -133,7 +163,24 @@ mod tests {
         let rows =
             [json!({"id": "re_1", "amount": 500}), json!({"id": "re_long\u{1b}[2J\n", "amount": null})];
         output.table(&[("ID", "/id"), ("AMOUNT", "/amount")], &rows).unwrap();
-        let text = String::from_utf8(shared.0.lock().unwrap().clone()).unwrap();
-        assert_eq!(text, "ID                  AMOUNT\nre_1                500\nre_long\\u{1b}[2J\\n  -\n");
+        assert_eq!(
+            shared.text(),
+            "ID                  AMOUNT\nre_1                500\nre_long\\u{1b}[2J\\n  -\n"
+        );
+    }
+
+    #[test]
+    fn a_page_has_its_items_whatever_the_form() {
+        let answer = json!({"things": [{"id": "A"}, {"id": "B"}], "next_page_token": "t"});
+        let written = |format| {
+            let shared = Shared::default();
+            let mut output = Output { format, to: Box::new(shared.clone()) };
+            let lower = |thing: Value| json!({"id": thing["id"].as_str().unwrap().to_lowercase()});
+            output.page(&answer, "things", &[("ID", "/id")], lower).unwrap();
+            shared.text()
+        };
+        assert_eq!(written(Format::Table), "ID\na\nb\n");
+        assert_eq!(written(Format::Jsonl), "{\"id\":\"A\"}\n{\"id\":\"B\"}\n");
+        assert_eq!(serde_json::from_str::<Value>(&written(Format::Json)).unwrap(), answer);
     }
 }

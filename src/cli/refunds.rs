@@ -180,17 +180,7 @@ async fn list(arguments: List) -> Result<(), Failure> {
         "page_token": arguments.page_token,
     });
     let answer = common.target.client().await?.unary("RefundService/ListRefunds", request).await?;
-    let refunds = answer.get("refunds").and_then(Value::as_array).cloned().unwrap_or_default();
-    let mut output = common.output.open();
-    match output.format() {
-        Format::Table => output.table(COLUMNS, &refunds.into_iter().map(readable).collect::<Vec<_>>())?,
-        Format::Json => output.value(&answer)?,
-        Format::Jsonl => refunds.iter().try_for_each(|refund| output.value(refund))?,
-    }
-    if let Some(token) = answer.get("next_page_token").and_then(Value::as_str) {
-        say(&format!("there are more: --page-token {token}"));
-    }
-    Ok(())
+    common.output.open().page(&answer, "refunds", COLUMNS, readable)
 }
 
 /// One refund, or the preview that took its place.

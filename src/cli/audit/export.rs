@@ -195,23 +195,9 @@ fn unwritten(error: csv::Error) -> Failure {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
-
     use super::*;
     use crate::audit::tree::leaf;
-
-    #[derive(Clone, Default)]
-    struct Shared(Arc<Mutex<Vec<u8>>>);
-
-    impl Write for Shared {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().write(bytes)
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
+    use crate::cli::output::Shared;
 
     fn written(form: Form, record: &str) -> String {
         let shared = Shared::default();
@@ -219,7 +205,7 @@ mod tests {
         let record = record.as_bytes().to_vec();
         sheet.write(&Entry { sequence: 1, id: "aud_1".into(), leaf: leaf(&record), record }).unwrap();
         sheet.close().unwrap();
-        String::from_utf8(shared.0.lock().unwrap().clone()).unwrap()
+        shared.text()
     }
 
     #[test]
