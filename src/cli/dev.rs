@@ -18,7 +18,7 @@ use super::failure::Failure;
 use super::output::write_line;
 use super::sandbox::bind;
 use super::serve::{start_telemetry, stop};
-use super::signal::stop_signal;
+use super::signal::StopSignals;
 use crate::config::{
     Audit, CallerConfig, Config, Feed, GuardMode, Guards, Listen, LogFormat, Stripe, Telemetry, Webhook,
 };
@@ -73,6 +73,7 @@ struct Dev {
 pub(super) async fn run(arguments: Arguments, program: &OsString) -> Result<(), Failure> {
     let log = Telemetry { otlp_endpoint: None, log: arguments.log, log_format: LogFormat::Auto };
     let telemetry = start_telemetry(&log)?;
+    let mut signals = StopSignals::take();
     let home = Home::open(arguments.data)?;
     let dev = start(&home, arguments.ports, log).await?;
     if arguments.json_ready {
@@ -80,8 +81,8 @@ pub(super) async fn run(arguments: Arguments, program: &OsString) -> Result<(), 
     } else {
         write_line(&guide::text(&dev, program))?;
     }
-    stop_signal().await;
-    stop(dev.gateway).await;
+    signals.next().await;
+    stop(dev.gateway, &mut signals).await;
     dev.sandbox.stop().await;
     telemetry.stop().await;
     Ok(())

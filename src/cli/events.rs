@@ -11,7 +11,7 @@ use tonic_types::StatusExt as _;
 use super::client::{Client, Contract, Target, message, to_json};
 use super::failure::{Failure, say};
 use super::output::{Choice, Format, cell};
-use super::{http, signal::stop_signal};
+use super::{http, signal::StopSignals};
 
 /// First and longest pause before a broken stream is opened again.
 const PAUSE_MIN: Duration = Duration::from_millis(500);
@@ -118,9 +118,10 @@ async fn tail(arguments: Tail) -> Result<(), Failure> {
         }
         Ok(())
     };
+    let mut signals = StopSignals::take();
     let read = tokio::select! {
         read = read => read,
-        () = stop_signal() => Ok(()),
+        () = signals.next() => Ok(()),
     };
     if let Some(cursor) = &reader.cursor {
         say(&format!("to go on from here: --from {cursor}"));

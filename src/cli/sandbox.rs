@@ -8,7 +8,7 @@ use clap::Args;
 use tokio::net::TcpListener;
 
 use super::failure::{Failure, say};
-use super::signal::stop_signal;
+use super::signal::StopSignals;
 use crate::domain::clock::SystemClock;
 use crate::sandbox::{Fault, Options, Sandbox, WebhookTarget};
 
@@ -43,6 +43,7 @@ pub(super) struct Arguments {
 
 /// Runs the sandbox until a signal stops it.
 pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
+    let mut signals = StopSignals::take();
     let listener = bind(arguments.listen).await?;
     let target = arguments.webhook_url.zip(arguments.webhook_secret);
     let options = Options {
@@ -59,7 +60,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
     let sandbox =
         Sandbox::start(listener, options).await.map_err(|error| Failure::Start(error.to_string()))?;
     say(&format!("sandbox ready at http://{}", sandbox.address()));
-    stop_signal().await;
+    signals.next().await;
     sandbox.stop().await;
     Ok(())
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use clap::Args;
 
 use super::failure::Failure;
-use super::signal::stop_signal;
+use super::signal::StopSignals;
 use crate::config::{self, CONFIG_VARIABLE, Environment, Flags, LogFormat};
 use crate::domain::clock::SystemClock;
 use crate::server::{self, Running};
@@ -72,13 +72,17 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
         return Ok(());
     }
     let telemetry = start_telemetry(&config.telemetry)?;
-    let running = server::start(config, Arc::new(SystemClock::new())).await;
+    let mut signals = StopSignals::take();
+    let running = tokio::select! {
+        running = server::start(config, Arc::new(SystemClock::new())) => running,
+        () = signals.next() => return Ok(()),
+    };
     let running = running.map_err(|error| Failure::Start(error.to_string()))?;
     tracing::info!(
         grpc = %running.grpc, webhook = %running.webhook, ops = %running.ops, account = running.account, "ready"
     );
-    stop_signal().await;
-    stop(running).await;
+    signals.next().await;
+    stop(running, &mut signals).await;
     telemetry.stop().await;
     Ok(())
 }
@@ -96,10 +100,10 @@ pub(super) fn start_telemetry(config: &config::Telemetry) -> Result<telemetry::G
 }
 
 /// Lets open calls finish; a second signal cuts them.
-pub(super) async fn stop(running: Running) {
+pub(super) async fn stop(running: Running, signals: &mut StopSignals) {
     tracing::info!("stopping; open calls may finish, another signal cuts them");
     tokio::select! {
         () = running.stop() => {}
-        () = stop_signal() => tracing::warn!("cut short by a signal"),
+        () = signals.next() => tracing::warn!("cut short by a signal"),
     }
 }

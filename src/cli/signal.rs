@@ -1,18 +1,37 @@
 //! How a process is told to stop; what it does then is the command's business.
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// Waits for SIGINT or SIGTERM.
-pub(super) async fn stop_signal() {
-    let one = async |kind| match signal(kind) {
-        Ok(mut signal) => {
+/// SIGINT and SIGTERM. Once it exists none of them is lost, and none ends the process by itself: whoever says that the
+/// process is ready makes it before.
+pub(super) struct StopSignals {
+    interrupt: Option<Signal>,
+    terminate: Option<Signal>,
+}
+
+impl StopSignals {
+    /// Begins to take them. Where the system lets nobody, a signal ends the process by itself.
+    pub(super) fn take() -> Self {
+        Self {
+            interrupt: signal(SignalKind::interrupt()).ok(),
+            terminate: signal(SignalKind::terminate()).ok(),
+        }
+    }
+
+    /// Waits for the next one.
+    pub(super) async fn next(&mut self) {
+        tokio::select! {
+            () = one(&mut self.interrupt) => {}
+            () = one(&mut self.terminate) => {}
+        }
+    }
+}
+
+async fn one(signal: &mut Option<Signal>) {
+    match signal {
+        Some(signal) => {
             signal.recv().await;
         }
-        // Without a handler the signal ends the process by itself.
-        Err(_) => std::future::pending().await,
-    };
-    tokio::select! {
-        () = one(SignalKind::interrupt()) => {}
-        () = one(SignalKind::terminate()) => {}
+        None => std::future::pending().await,
     }
 }
