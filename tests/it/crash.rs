@@ -5,6 +5,7 @@
 pub(crate) mod change;
 pub(crate) mod compare;
 mod duplicates;
+pub(crate) mod end;
 pub(crate) mod gateway;
 pub(crate) mod load;
 mod named;
@@ -30,7 +31,7 @@ use self::compare::Rule;
 use self::gateway::Gateway;
 use self::load::Load;
 use self::random::Random;
-use self::records::{Book, Records};
+use self::records::Book;
 use self::report::Report;
 use crate::prove::{self, seed, setting};
 use crate::rig::{KEY, SECRET, TOKEN, Token};
@@ -132,32 +133,18 @@ impl Run {
             ended.unwrap();
         }
         load.settle(&mut random).await;
-        deliver_all(&control).await;
-        let ledger = load.ledger().await;
-        let ended = gateway.terminate().await;
-
-        let mut book = Book::read(&control);
-        book.effects.drain(..seeded);
-        let (audit, events) = records::stored(&gateway.data()).await;
-        let history = std::mem::take(&mut *load.history());
-        let records = Records { history: &history, ledger, book, audit, events, unknown_max: 2 * KEPT_500S };
-        let mut violations = compare::violations(&records);
-        let log = gateway.log();
-        if !ended.success() || log.contains("panicked") {
-            let panics = log.lines().filter(|line| line.contains("panicked")).map(str::to_owned);
-            violations.entry(Rule::Process).or_default().extend(panics.chain([ended.to_string()]));
-        }
-        let unknown = history.iter().filter(|one| !one.told.settled()).count();
+        let ended = end::end(&load, &mut gateway, &control, seeded, 2 * KEPT_500S).await;
+        let unknown = ended.history.iter().filter(|one| !one.told.settled()).count();
         let report = Report {
             seed: self.seed,
             kills: self.kills,
-            operations: history.len(),
+            operations: ended.history.len(),
             calls: load.calls.load(Ordering::Relaxed),
             cut: load.cut.load(Ordering::Relaxed),
-            effects: records.book.effects.len(),
-            acknowledged: records.book.acknowledged.len(),
+            effects: ended.effects,
+            acknowledged: ended.acknowledged,
             unknown,
-            violations,
+            violations: ended.violations,
         };
         sandbox.stop().await;
         report

@@ -16,12 +16,12 @@ use tonic::transport::Endpoint;
 
 use self::breaker::{Breakage, Broken};
 use crate::crash::change::{Change, Operation};
-use crate::crash::compare::{self, Rule};
+use crate::crash::end::{Ended, end};
 use crate::crash::gateway::Gateway;
 use crate::crash::load::Load;
 use crate::crash::random::Random;
-use crate::crash::records::{self, Book, Records};
-use crate::crash::{deliver_all, start_sandbox, stock};
+use crate::crash::records::Book;
+use crate::crash::{start_sandbox, stock};
 use crate::prove;
 use crate::rig::{SECRET, TOKEN, Token, Wire};
 
@@ -78,19 +78,8 @@ async fn a_broken_disk_refuses_changes_spares_reads_and_loses_nothing() {
         ended.unwrap();
     }
     load.settle(&mut random).await;
-    deliver_all(&control).await;
-    let ledger = load.ledger().await;
-    let ended = gateway.terminate().await;
-
-    let mut book = Book::read(&control);
-    book.effects.drain(..seeded);
-    let (audit, events) = records::stored(&gateway.data()).await;
-    let history = std::mem::take(&mut *load.history());
-    let records = Records { history: &history, ledger, book, audit, events, unknown_max: 0 };
-    let mut violations = compare::violations(&records);
-    if !ended.success() || gateway.log().contains("panicked") {
-        violations.entry(Rule::Process).or_default().push(format!("{ended}: {}", gateway.log()));
-    }
+    let Ended { history, effects, acknowledged, violations } =
+        end(&load, &mut gateway, &control, seeded, 0).await;
     for (rule, found) in &violations {
         println!("  {:>5} x {}", found.len(), rule.says());
         found.iter().take(SHOWN_MAX).for_each(|one| println!("          {one}"));
@@ -98,11 +87,9 @@ async fn a_broken_disk_refuses_changes_spares_reads_and_loses_nothing() {
     wrong.iter().for_each(|one| println!("  {one}"));
     let total = violations.values().map(Vec::len).sum::<usize>() + wrong.len();
     let note = format!(
-        "{bitten} met a write, {refused} calls refused, {} operations, {probes} probes, {} effects, \
-         {} webhooks acknowledged",
-        history.len(),
-        records.book.effects.len(),
-        records.book.acknowledged.len()
+        "{bitten} met a write, {refused} calls refused, {} operations, {probes} probes, {effects} effects, \
+         {acknowledged} webhooks acknowledged",
+        history.len()
     );
     prove::keep("disk", seed, faults, total, &note);
     sandbox.stop().await;

@@ -12,11 +12,11 @@ use tollgate::sandbox::Fault;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Endpoint;
 
-use super::compare::{self, Rule};
+use super::end::{Ended, end};
 use super::gateway::Gateway;
 use super::load::Load;
 use super::random::Random;
-use super::records::{self, Book, Records};
+use super::records::Book;
 use super::{start_sandbox, stock};
 use crate::prove::{keep, seed, setting};
 use crate::rig::{TOKEN, Token};
@@ -69,28 +69,14 @@ async fn what_is_sent_again_happens_once_and_what_is_altered_is_refused() {
     control.clear_faults();
     load.end();
     load.settle(&mut random).await;
-    let ledger = load.ledger().await;
-    let ended = gateway.terminate().await;
-
-    let mut book = Book::read(&control);
-    book.effects.drain(..seeded);
-    let (audit, events) = records::stored(&gateway.data()).await;
-    let history = std::mem::take(&mut *load.history());
     let unknown_max = usize::try_from(2 * KEPT_500S).unwrap();
-    let records = Records { history: &history, ledger, book, audit, events, unknown_max };
-    let mut violations = compare::violations(&records);
-    if !ended.success() || gateway.log().contains("panicked") {
-        violations.entry(Rule::Process).or_default().push(gateway.log());
-    }
+    let Ended { effects, violations, .. } = end(&load, &mut gateway, &control, seeded, unknown_max).await;
     for (rule, found) in &violations {
         println!("{} x {}: {:?}", found.len(), rule.says(), found.first());
     }
     let count = |of: &AtomicU64| of.load(Ordering::Relaxed);
     let (new, same, altered) = (count(&counts.new), count(&counts.same), count(&counts.altered));
-    let note = format!(
-        "{new} new, {same} sent again, {altered} sent again altered; {} effects",
-        records.book.effects.len()
-    );
+    let note = format!("{new} new, {same} sent again, {altered} sent again altered; {effects} effects");
     keep("duplicates", seed, same + altered, violations.values().map(Vec::len).sum(), &note);
     assert!(violations.is_empty(), "see above; seed {seed}");
     assert!(same + altered >= calls && altered * 3 > calls && same * 3 > calls, "{note}");

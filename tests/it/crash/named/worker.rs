@@ -15,12 +15,13 @@ use tonic::transport::Endpoint;
 
 use super::case::{ARRIVED, Case, EFFECTED, Timing};
 use crate::crash::change::{Change, Operation};
-use crate::crash::compare::{self, Rule, Violations};
+use crate::crash::compare::Violations;
+use crate::crash::end::{Ended, end};
 use crate::crash::gateway::Gateway;
 use crate::crash::load::Load;
 use crate::crash::random::Random;
-use crate::crash::records::{self, Book, Records};
-use crate::crash::{deliver_all, start_sandbox, stock};
+use crate::crash::records::Book;
+use crate::crash::{start_sandbox, stock};
 use crate::rig::{SECRET, TOKEN, Token};
 
 /// How long a first call is waited for: too short for a second attempt, so that no case takes long.
@@ -180,21 +181,9 @@ impl Worker {
     /// Ends in peace and compares what the callers, the gateway and the sandbox remember.
     pub(super) async fn end(mut self) -> Ran {
         self.control.clear_faults();
-        deliver_all(&self.control).await;
-        let ledger = self.load.ledger().await;
-        let ended = self.gateway.terminate().await;
-        let mut book = Book::read(&self.control);
-        book.effects.drain(..self.seeded);
-        let (audit, events) = records::stored(&self.gateway.data()).await;
-        let history = std::mem::take(&mut *self.load.history());
         let unknown_max = self.cases.iter().filter(|case| case.may_stay_unknown()).count();
-        let records = Records { history: &history, ledger, book, audit, events, unknown_max };
-        let mut violations = compare::violations(&records);
-        let log = self.gateway.log();
-        if !ended.success() || log.contains("panicked") {
-            let panics = log.lines().filter(|line| line.contains("panicked")).map(str::to_owned);
-            violations.entry(Rule::Process).or_default().extend(panics.chain([ended.to_string()]));
-        }
+        let Ended { effects, mut violations, .. } =
+            end(&self.load, &mut self.gateway, &self.control, self.seeded, unknown_max).await;
         let Self { mut ran, cases, sandbox, gateway, folder, .. } = self;
         for found in violations.values_mut().flatten() {
             // The operation's order says which case it was.
@@ -206,7 +195,7 @@ impl Worker {
         }
         ran.cases = cases.len();
         ran.kills = gateway.kills;
-        ran.effects = records.book.effects.len();
+        ran.effects = effects;
         ran.violations = violations;
         sandbox.stop().await;
         drop(folder);
