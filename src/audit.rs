@@ -174,7 +174,7 @@ mod tests {
     use crate::store::Terms;
 
     fn caller() -> Caller {
-        Caller { name: "billing".to_owned(), namespace: "shop".to_owned(), admin: false }
+        Caller::own("billing", "shop")
     }
 
     fn pair(name: &str, value: &str, sensitivity: Sensitivity) -> Pair {

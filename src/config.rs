@@ -5,6 +5,7 @@ mod check;
 mod docs;
 mod environment;
 mod fault;
+pub mod identity;
 mod keys;
 mod layers;
 
@@ -16,6 +17,7 @@ use std::time::Duration;
 pub use docs::markdown;
 pub use environment::{ADDRESS_VARIABLE, CONFIG_VARIABLE, Environment, TOKEN_VARIABLE};
 pub use fault::{Fault, Faults, nearest};
+pub use identity::{CallerConfig, IssuerConfig};
 pub use keys::{KEYS, Key, Shape};
 use secrecy::{SecretBox, SecretString};
 
@@ -36,6 +38,8 @@ pub struct Config {
     pub data: PathBuf,
     /// Who may call; empty means everybody who reaches the loopback address.
     pub callers: Vec<CallerConfig>,
+    /// Who issues JWTs that prove a caller's name.
+    pub issuers: Vec<IssuerConfig>,
     /// The event feed.
     pub feed: Feed,
     /// The audit log.
@@ -77,19 +81,6 @@ pub struct Listen {
     pub webhook: SocketAddr,
     /// Health and metrics over HTTP.
     pub ops: SocketAddr,
-}
-
-/// One caller and how it proves who it is.
-#[derive(Clone, Debug)]
-pub struct CallerConfig {
-    /// Name for the audit log.
-    pub name: String,
-    /// Namespace of its order ids.
-    pub namespace: String,
-    /// Whether it may do what only operators may.
-    pub admin: bool,
-    /// The bearer token that it sends.
-    pub token: SecretString,
 }
 
 /// The event feed.

@@ -1,7 +1,6 @@
 //! The gRPC face: codec, callers, deadlines, statuses and the services. It decides nothing about money or events; it
 //! hands calls to the pipeline and puts its answers on the wire.
 
-pub mod access;
 pub mod api;
 pub mod by_hand;
 pub mod codec;

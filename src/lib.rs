@@ -8,6 +8,7 @@ pub mod domain;
 pub mod events;
 pub mod gateway;
 pub mod grpc;
+pub mod identity;
 pub mod ledger;
 pub mod ops;
 pub mod proto;

@@ -19,7 +19,6 @@ use audit_log::AuditLog;
 
 use crate::audit::{self, Auditor, Strangers};
 use crate::config::Config;
-use crate::domain::caller::Caller;
 use crate::domain::clock::{Clock, UnixMillis};
 use crate::domain::drain::{Drain, Trigger};
 use crate::domain::fingerprint::HashKey;
@@ -30,7 +29,8 @@ use crate::domain::operation::{DEFAULT_ALIAS, Mode};
 use crate::domain::planted;
 use crate::events::{self, Feed};
 use crate::gateway::{Account, Accounts, Gateway, Resolver, Settler};
-use crate::grpc::{Api, access::Callers, layer::DoorLayer};
+use crate::grpc::{Api, layer::DoorLayer};
+use crate::identity::{self, Registry, Settings};
 use crate::ledger::Ledger;
 use crate::ops;
 use crate::store::{Store, Terms};
@@ -84,6 +84,9 @@ pub enum Error {
         /// The folder's account.
         pinned: String,
     },
+    /// Callers or issuers cannot be set up.
+    #[error(transparent)]
+    Identity(#[from] identity::Error),
     /// The audit log cannot be set up.
     #[error(transparent)]
     Audit(#[from] audit::Error),
@@ -126,6 +129,7 @@ pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Running, Err
     let (hooks, webhook_address) = bind(config.listen.webhook).await?;
     let (operations, ops_address) = bind(config.listen.ops).await?;
     let metrics = Metrics::new()?;
+    let registry = Registry::new(Settings::read(&config)?, Arc::clone(&clock));
     let store = Store::open(&config.data, TERMS)?;
     metrics.audit_dropped({
         let store = store.clone();
@@ -155,6 +159,7 @@ pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Running, Err
         guards: config.guards,
         waits: Arc::new(Semaphore::new(WAITS_AT_ONCE_MAX)),
         drain: drain.clone(),
+        registry: registry.clone(),
     };
     let readiness = ops::Readiness::default();
     recover(&gateway.ledger, clock_is_right).await?;
@@ -165,9 +170,10 @@ pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Running, Err
         drain: drain.clone(),
         uploads: Arc::new(Semaphore::new(UPLOADS_AT_ONCE_MAX)),
     };
-    let door = DoorLayer::new(Arc::new(callers(&config)), strangers, metrics.clone());
+    let door = DoorLayer::new(registry.clone(), Arc::clone(&clock), strangers, metrics.clone());
     let router = router::grpc(api, door, drain.clone()).await?;
     let mut tasks = JoinSet::new();
+    tasks.spawn(registry.run(drain.clone()));
     tasks.spawn(Resolver::new(Arc::clone(&gateway)).run(drain.clone()));
     tasks.spawn(Settler::new(gateway).run(drain.clone()));
     tasks.spawn(accept::serve(grpc, Protocol::Http2, router, drain.clone(), DRAIN_GRACE));
@@ -296,13 +302,6 @@ async fn account(client: Client, store: &Store, clock: &dyn Clock) -> Result<(Ac
     };
     let (alias, mode) = (DEFAULT_ALIAS.to_owned(), client.mode());
     Ok((Account { alias, id, mode, header: AccountHeader::None, stripe: client }, clock_is_right))
-}
-
-fn callers(config: &Config) -> Callers {
-    Callers::new(config.callers.iter().map(|caller| {
-        let (name, namespace) = (caller.name.clone(), caller.namespace.clone());
-        (Caller { name, namespace, admin: caller.admin }, caller.token.clone())
-    }))
 }
 
 fn webhook_options(config: &Config, feed: Feed, clock: Arc<dyn Clock>, metrics: Metrics) -> webhook::Options {

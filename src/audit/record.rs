@@ -23,6 +23,9 @@ pub struct Record {
     pub caller: String,
     /// The caller's namespace.
     pub namespace: String,
+    /// The credential that proved who called, such as `token tok_...`; nothing where none was needed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<String>,
     /// For whom the caller says it acts; taken down and never trusted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub actor: Option<String>,
@@ -177,6 +180,7 @@ impl Record {
             phase,
             caller: caller.name.clone(),
             namespace: caller.namespace.clone(),
+            identity: caller.credential.describe(),
             actor: None,
             peer: None,
             rpc,

@@ -160,7 +160,7 @@ mod tests {
     }
 
     async fn mark(auditor: &Auditor) {
-        let nobody = Caller { name: String::new(), namespace: String::new(), admin: false };
+        let nobody = Caller::own("", "");
         auditor.write(&auditor.record(Phase::Admin, &nobody, "tollgate/mark")).await.unwrap();
     }
 

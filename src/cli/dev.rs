@@ -115,8 +115,11 @@ fn config(home: &Home, kept: &Kept, ports: Ports, stripe: String, telemetry: Tel
     let caller = CallerConfig {
         name: "dev".into(),
         namespace: "dev".into(),
+        groups: Vec::new(),
         admin: true,
-        token: kept.token.clone().into(),
+        tokens: vec![kept.token.clone().into()],
+        certificates: Vec::new(),
+        subjects: Vec::new(),
     };
     Config {
         mode: Mode::Test,
@@ -135,6 +138,7 @@ fn config(home: &Home, kept: &Kept, ports: Ports, stripe: String, telemetry: Tel
         },
         data: home.gateway_folder(),
         callers: vec![caller],
+        issuers: Vec::new(),
         feed: Feed { checkpoint_interval: Duration::from_secs(15) },
         audit: Audit { checkpoint_file: None, signing_key: None, retention_days: 396 },
         guards: Guards { over_refund: GuardMode::Advise, open_dispute: GuardMode::Advise },

@@ -1,26 +1,24 @@
 //! Turns gathered settings into typed ones and applies the rules between them; every fault is noted and none ends the
 //! search for more.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod identity;
+
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use secrecy::{ExposeSecret as _, SecretBox, SecretString};
+use secrecy::{SecretBox, SecretString};
 
 use super::fault::Faults;
 use super::keys::{self, Shape};
 use super::layers::Values;
 use super::{
-    Audit, CallerConfig, Config, Feed, GuardMode, Guards, Listen, LogFormat, SigningKey, Stripe, Telemetry,
-    Webhook,
+    Audit, Config, Feed, GuardMode, Guards, Listen, LogFormat, SigningKey, Stripe, Telemetry, Webhook,
 };
 use crate::domain::operation::Mode;
 
-/// Shortest bearer token, in characters.
-const TOKEN_CHARS_MIN: usize = 16;
 /// Longest caller name or namespace, in characters.
 const NAME_CHARS_MAX: usize = 100;
 
@@ -46,6 +44,7 @@ impl Reader<'_> {
         let stripe = self.stripe();
         let secrets = self.required("webhook.secret", parse_webhook_secrets);
         let callers = self.callers();
+        let issuers = self.issuers(&callers);
         let listen = self.listen(callers.is_empty());
         let data = self.required("data", |text| non_empty(text).map(Into::into));
         let checkpoint_interval = self.seconds("feed.checkpoint_interval_s");
@@ -60,6 +59,7 @@ impl Reader<'_> {
             listen: listen?,
             data: data?,
             callers,
+            issuers,
             feed: Feed { checkpoint_interval: checkpoint_interval? },
             audit: audit?,
             guards: Guards { over_refund: over_refund?, open_dispute: open_dispute? },
@@ -114,38 +114,6 @@ impl Reader<'_> {
         let log = self.required("telemetry.log", non_empty);
         let log_format = self.required("telemetry.log_format", parse_log_format);
         Some(Telemetry { otlp_endpoint: otlp_endpoint?, log: log?, log_format: log_format? })
-    }
-
-    fn callers(&mut self) -> Vec<CallerConfig> {
-        let set = self.values.keys().filter_map(|path| path.strip_prefix("callers."));
-        let names: BTreeSet<&str> = set.filter_map(|rest| rest.split('.').next()).collect();
-        let callers: Vec<_> = names.into_iter().filter_map(|name| self.caller(name)).collect();
-        let mut seen = BTreeMap::new();
-        for CallerConfig { name, token, .. } in &callers {
-            if let Some(other) = seen.insert(token.expose_secret(), name) {
-                self.faults.add(
-                    &format!("callers.{name}.token"),
-                    format!("is the token of `{other}` too"),
-                    "",
-                );
-            }
-        }
-        callers
-    }
-
-    fn caller(&mut self, name: &str) -> Option<CallerConfig> {
-        let path = format!("callers.{name}");
-        let named = parse_name(name).map_err(|what| self.faults.add(&path, what, "")).ok();
-        let token = self.required(&format!("{path}.token"), parse_token);
-        let namespace = self.optional(&format!("{path}.namespace"), parse_name);
-        let admin = self.optional(&format!("{path}.admin"), parse_flag);
-        let name = named?;
-        Some(CallerConfig {
-            namespace: namespace?.unwrap_or_else(|| name.clone()),
-            admin: admin?.unwrap_or_default(),
-            name,
-            token: token?,
-        })
     }
 
     fn seconds(&mut self, path: &str) -> Option<Duration> {
@@ -242,13 +210,6 @@ fn parse_signing_key(text: &str) -> Result<SigningKey, String> {
     let bytes = STANDARD.decode(text.trim()).ok().and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
     let wrong = "is not 32 bytes in base64; `openssl rand -base64 32` makes one";
     bytes.map(|bytes| SigningKey(Arc::new(SecretBox::new(Box::new(bytes))))).ok_or_else(|| wrong.to_owned())
-}
-
-fn parse_token(text: &str) -> Result<SecretString, String> {
-    if text.chars().count() < TOKEN_CHARS_MIN {
-        return Err(format!("is shorter than {TOKEN_CHARS_MIN} characters"));
-    }
-    header_safe(text)
 }
 
 /// A secret that goes into an HTTP header as it is.

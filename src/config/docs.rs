@@ -63,6 +63,7 @@ fn code(text: &str) -> String {
 
 fn value(shape: Shape) -> String {
     match shape {
+        Shape::Texts => "text, or several in an array or separated by commas".into(),
         Shape::Text => "text".into(),
         Shape::Secret => "secret".into(),
         Shape::Secrets => "secret, or several: an array, or separated by commas".into(),

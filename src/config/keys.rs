@@ -26,6 +26,8 @@ pub enum Shape {
     Secret,
     /// Secrets in an array or separated by commas; from a file too.
     Secrets,
+    /// Texts in an array or separated by commas.
+    Texts,
     /// `http://` or `https://`, a host and perhaps a port.
     Url,
     /// `ip:port`.
@@ -143,10 +145,10 @@ pub const KEYS: &[Key] = &[
     Key {
         path: "callers.*.token",
         variable: "TOLLGATE_CALLER_TOKEN",
-        shape: Shape::Secret,
+        shape: Shape::Secrets,
         default: "",
         since: "0.1.0",
-        about: "Bearer token of the caller `*`, at least 16 characters. The variable is that of the caller `default`.",
+        about: "Bearer token of the caller `*`, at least 16 characters; several while one is being rotated. The variable is that of the caller `default`.",
     },
     Key {
         path: "callers.*.namespace",
@@ -157,12 +159,76 @@ pub const KEYS: &[Key] = &[
         about: "Namespace of the caller's order ids; the caller's name when not set. Callers that share one share orders.",
     },
     Key {
+        path: "callers.*.groups",
+        variable: "",
+        shape: Shape::Texts,
+        default: "",
+        since: "0.3.0",
+        about: "Groups of the caller, which rules may speak of.",
+    },
+    Key {
+        path: "callers.*.certificates",
+        variable: "",
+        shape: Shape::Texts,
+        default: "",
+        since: "0.3.0",
+        about: "Names in client certificates that are the caller's: `spiffe://...` or `dns:...`.",
+    },
+    Key {
+        path: "callers.*.jwt",
+        variable: "",
+        shape: Shape::Texts,
+        default: "",
+        since: "0.3.0",
+        about: "Subjects of JWTs that are the caller's: `ISSUER_NAME:SUBJECT`, where `issuers.ISSUER_NAME` is set.",
+    },
+    Key {
         path: "callers.*.admin",
         variable: "",
         shape: Shape::Choice(&["false", "true"]),
         default: "",
         since: "0.1.0",
         about: "Whether the caller may use `AdminService` and read the audit records of every namespace; `false` when not set. The one caller of a gateway without callers may.",
+    },
+    Key {
+        path: "issuers.*.issuer",
+        variable: "",
+        shape: Shape::Text,
+        default: "",
+        since: "0.3.0",
+        about: "The `iss` claim of this issuer's JWTs. Required for an issuer.",
+    },
+    Key {
+        path: "issuers.*.audience",
+        variable: "",
+        shape: Shape::Texts,
+        default: "",
+        since: "0.3.0",
+        about: "Values of the `aud` claim that mean this gateway. Required for an issuer.",
+    },
+    Key {
+        path: "issuers.*.jwks_url",
+        variable: "",
+        shape: Shape::Text,
+        default: "",
+        since: "0.3.0",
+        about: "Where the issuer publishes its keys (RFC 7517). `https`, or plain `http` on the loopback address.",
+    },
+    Key {
+        path: "issuers.*.jwks_file",
+        variable: "",
+        shape: Shape::File,
+        default: "",
+        since: "0.3.0",
+        about: "File with the issuer's keys, read again when it changes. Instead of `jwks_url`.",
+    },
+    Key {
+        path: "issuers.*.algorithms",
+        variable: "",
+        shape: Shape::Texts,
+        default: "",
+        since: "0.3.0",
+        about: "Signature algorithms that the issuer may use; every asymmetric one when not set.",
     },
     Key {
         path: "feed.checkpoint_interval_s",

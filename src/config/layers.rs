@@ -111,6 +111,10 @@ fn flatten(prefix: &str, table: &toml::Table, file: &Path, layer: &mut Layer, fa
     for (name, value) in table {
         let path = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
         if let toml::Value::Table(inner) = value {
+            if inner.is_empty() {
+                // It was meant to say something, and would be forgotten in silence.
+                faults.add(&path, "is an empty table", &format!("`{}`", file.display()));
+            }
             flatten(&path, inner, file, layer, faults);
             continue;
         }
@@ -153,8 +157,10 @@ fn text_of(value: &toml::Value, shape: Shape) -> Option<String> {
     match (value, shape) {
         (toml::Value::Integer(number), Shape::Seconds(..) | Shape::Days(..)) => Some(number.to_string()),
         (toml::Value::Boolean(set), Shape::Choice(words)) if words.contains(&"true") => Some(set.to_string()),
-        (toml::Value::Array(items), Shape::Secrets) => {
-            items.iter().map(toml::Value::as_str).collect::<Option<Vec<_>>>().map(|items| items.join(","))
+        (toml::Value::Array(items), Shape::Secrets | Shape::Texts) => {
+            let whole =
+                |item: &toml::Value| item.as_str().filter(|item| !item.contains(',')).map(str::to_owned);
+            items.iter().map(whole).collect::<Option<Vec<_>>>().map(|items| items.join(","))
         }
         (toml::Value::String(text), shape) if !matches!(shape, Shape::Seconds(..) | Shape::Days(..)) => {
             Some(text.clone())
@@ -167,7 +173,7 @@ fn expected(shape: Shape) -> &'static str {
     match shape {
         Shape::Seconds(..) => "a whole number of seconds",
         Shape::Days(..) => "a whole number of days",
-        Shape::Secrets => "text or an array of texts",
+        Shape::Secrets | Shape::Texts => "text or an array of texts",
         Shape::Choice(words) if words.contains(&"true") => "`true` or `false`",
         _ => "text",
     }

@@ -170,3 +170,19 @@ pub const TRACE_EVENTS_MAX: usize = 200;
 pub const TRACE_BYTES_MAX: usize = 4 << 20;
 /// Orders that one trace is about.
 pub const TRACE_ORDERS_MAX: usize = 20;
+/// Largest set of an issuer's keys, in bytes.
+pub const JWKS_BYTES_MAX: usize = 256 * 1024;
+/// Most keys in it.
+pub const JWKS_KEYS_MAX: usize = 100;
+/// How long fetching it may take, in milliseconds; calls that need it wait.
+pub const JWKS_FETCH_MS_MAX: u64 = 5_000;
+/// How often it is fetched anew, in milliseconds.
+pub const JWKS_REFRESH_MS: u64 = 300_000;
+/// How long it is not fetched again for a key that it lacks, or after a failure, in milliseconds.
+pub const JWKS_COOL_DOWN_MS: u64 = 30_000;
+/// How long keys are trusted that could not be fetched anew, in milliseconds.
+pub const JWKS_STALE_MS_MAX: u64 = 24 * 3_600_000;
+/// How far an issuer's clock and ours may differ when a token's times are judged, in seconds.
+pub const JWT_LEEWAY_S: i64 = 30;
+/// How often files of keys are looked at and ended tokens are looked for, in milliseconds.
+pub const IDENTITY_TICK_MS: u64 = 1_000;

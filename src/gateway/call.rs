@@ -14,6 +14,7 @@ use crate::contract::{Method, Received};
 use crate::domain::clock::Clock;
 use crate::domain::drain::Drain;
 use crate::events::Feed;
+use crate::identity::Registry;
 use crate::ledger::Ledger;
 use crate::store::Store;
 use crate::telemetry::metrics::Metrics;
@@ -45,6 +46,8 @@ pub struct Gateway {
     pub waits: Arc<Semaphore>,
     /// Ends those waits when the gateway goes away.
     pub drain: Drain,
+    /// Who may call.
+    pub registry: Registry,
 }
 
 /// A call that was answered.

@@ -89,8 +89,7 @@ impl Gateway {
 
     /// A record of what the gateway does of its own accord about an operation.
     pub(super) fn own_record(&self, operation: &Operation) -> audit::Record {
-        let caller =
-            Caller { name: OWN_NAME.to_owned(), namespace: operation.namespace.clone(), admin: false };
+        let caller = Caller::own(OWN_NAME, &operation.namespace);
         let mut record = self.auditor.record(Phase::Outcome, &caller, OWN_RPC);
         record.concern(operation);
         record

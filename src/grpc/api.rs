@@ -10,10 +10,11 @@ use tonic::{Request, Response, Status};
 use super::deadline::Deadline;
 use super::status;
 use crate::contract::{Method, Received};
-use crate::domain::caller::Caller;
+use crate::domain::caller::{Caller, PeerNames};
 use crate::domain::drain::Drain;
 use crate::domain::limits::ACTOR_CHARS_MAX;
 use crate::gateway::{Code, Context, Fault, Gateway, Reason, Retry};
+use crate::identity::Stranger;
 
 /// The metadata in which a caller says for whom it acts.
 const ACTOR: &str = "tollgate-actor";
@@ -31,7 +32,12 @@ pub struct Api {
 
 /// Where a call came from, put into the request by the connection.
 #[derive(Clone, Debug, Default)]
-pub struct Peer(pub String);
+pub struct Peer {
+    /// Address of the other end.
+    pub address: String,
+    /// The names in the client certificate that the TLS handshake verified.
+    pub certificate: Option<Arc<PeerNames>>,
+}
 
 impl Api {
     /// Serves one annotated RPC.
@@ -51,11 +57,12 @@ impl Api {
 /// UNAUTHENTICATED when nobody identified the caller, which the layer in front does for every service of the contract.
 pub fn context<T>(request: &Request<T>) -> Result<Context, Status> {
     let extensions = request.extensions();
-    let caller = extensions.get::<Caller>().cloned().ok_or_else(|| status::of(&unauthenticated()))?;
+    let caller =
+        extensions.get::<Caller>().cloned().ok_or_else(|| status::of(&unauthenticated(Stranger::Missing)))?;
     Ok(Context {
         caller,
         actor: actor(request.metadata()),
-        peer: extensions.get::<Peer>().cloned().unwrap_or_default().0,
+        peer: extensions.get::<Peer>().cloned().unwrap_or_default().address,
         deadline: extensions.get::<Deadline>().copied().unwrap_or_default().0,
         trace_id: crate::telemetry::context::trace_id(&tracing::Span::current()).unwrap_or_default(),
     })
@@ -69,8 +76,15 @@ fn actor(metadata: &MetadataMap) -> String {
 
 /// The answer to a caller that nobody knows.
 #[must_use]
-pub fn unauthenticated() -> Fault {
-    let message =
-        "no known credential; send the header `authorization: Bearer TOKEN` with a token of this gateway";
-    Fault::new(Code::Unauthenticated, Reason::Unauthenticated, message).retry(Retry::Never)
+pub fn unauthenticated(why: Stranger) -> Fault {
+    let message = match why {
+        Stranger::Missing => {
+            "no credential; send `authorization: Bearer TOKEN` with a token for this gateway, or a client certificate"
+                .to_owned()
+        }
+        _ => format!("the credential proves no caller of this gateway: `{why}`"),
+    };
+    Fault::new(Code::Unauthenticated, Reason::Unauthenticated, message)
+        .with("credential", why.as_str())
+        .retry(Retry::Never)
 }

@@ -8,18 +8,21 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use axum::body::Body;
-use http::{HeaderMap, Request, Response};
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, HeaderValue, Request, Response};
 use tokio::time::Instant;
 use tower::{Layer, Service};
 use tracing::{Instrument as _, Span};
 
-use super::access::Callers;
 use super::api::{Peer, unauthenticated};
 use super::deadline::Deadline;
 use super::status;
 use crate::audit::Strangers;
+use crate::domain::caller::Caller;
+use crate::domain::clock::Clock;
 use crate::domain::limits::MESSAGE_BYTES_MAX;
 use crate::gateway::{Code, Fault, Reason, Retry};
+use crate::identity::{Presented, Registry, Stranger};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::names;
 
@@ -29,16 +32,58 @@ const CONTRACT: &str = "/tollgate.";
 /// Puts the door in front of a service.
 #[derive(Clone, Debug)]
 pub struct DoorLayer {
-    callers: Arc<Callers>,
+    registry: Registry,
+    clock: Arc<dyn Clock>,
     strangers: Strangers,
     metrics: Metrics,
 }
 
 impl DoorLayer {
-    /// A door that lets these callers in and counts all others.
+    /// A door that lets the registry's callers in and counts all others.
     #[must_use]
-    pub fn new(callers: Arc<Callers>, strangers: Strangers, metrics: Metrics) -> Self {
-        Self { callers, strangers, metrics }
+    pub fn new(registry: Registry, clock: Arc<dyn Clock>, strangers: Strangers, metrics: Metrics) -> Self {
+        Self { registry, clock, strangers, metrics }
+    }
+
+    /// Who calls.
+    async fn identify(&self, seen: &Seen) -> Result<Caller, Stranger> {
+        let presented = Presented {
+            authorization: seen.authorization.as_ref().map(|value| value.to_str().unwrap_or_default()),
+            certificate: seen.peer.certificate.as_deref(),
+        };
+        self.registry.identify(&presented, self.clock.wall()).await
+    }
+
+    /// Counts a call that is nobody's and makes its answer.
+    fn turn_away(&self, why: Stranger, seen: &Seen, started: Instant) -> Response<Body> {
+        let (rpc, cause) = (seen.path.as_str(), why.as_str());
+        tracing::debug!(target: "tollgate::call", rpc, code = "UNAUTHENTICATED", cause, "refused");
+        self.strangers.count(cause, rpc.trim_start_matches('/'), &seen.peer.address);
+        self.metrics.stranger(cause);
+        let refusal = status::of(&unauthenticated(why));
+        self.metrics.rpc(rpc, refusal.code().into(), started.elapsed());
+        refusal.into_http()
+    }
+}
+
+/// What identifies a call, taken off its request.
+struct Seen {
+    path: String,
+    authorization: Option<HeaderValue>,
+    peer: Peer,
+}
+
+impl Seen {
+    fn of<B>(request: &Request<B>) -> Self {
+        let mut values = request.headers().get_all(AUTHORIZATION).iter();
+        let first = values.next().cloned();
+        // Two credentials in one header name leave open which of them is meant.
+        let authorization = if values.next().is_some() { Some(HeaderValue::from_static("")) } else { first };
+        Self {
+            path: request.uri().path().to_owned(),
+            authorization,
+            peer: request.extensions().get::<Peer>().cloned().unwrap_or_default(),
+        }
     }
 }
 
@@ -46,8 +91,7 @@ impl<S> Layer<S> for DoorLayer {
     type Service = Door<S>;
 
     fn layer(&self, inner: S) -> Door<S> {
-        let strangers = self.strangers.clone();
-        Door { inner, callers: Arc::clone(&self.callers), strangers, metrics: self.metrics.clone() }
+        Door { inner, layer: self.clone() }
     }
 }
 
@@ -55,14 +99,12 @@ impl<S> Layer<S> for DoorLayer {
 #[derive(Clone, Debug)]
 pub struct Door<S> {
     inner: S,
-    callers: Arc<Callers>,
-    strangers: Strangers,
-    metrics: Metrics,
+    layer: DoorLayer,
 }
 
 impl<S, B> Service<Request<B>> for Door<S>
 where
-    S: Service<Request<B>, Response = Response<Body>> + Send,
+    S: Service<Request<B>, Response = Response<Body>> + Clone + Send + 'static,
     S::Future: Send + 'static,
     S::Error: Send,
     B: Send + 'static,
@@ -77,33 +119,30 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let started = Instant::now();
-        let (metrics, path) = (self.metrics.clone(), request.uri().path().to_owned());
-        let span = server_span(&path, request.headers());
+        let (layer, seen) = (self.layer.clone(), Seen::of(&request));
+        let span = server_span(&seen.path, request.headers());
         let deadline = Deadline::of(request.headers());
         // The transport would drop the handler at the deadline and answer CANCELLED; we end the wait ourselves.
         request.headers_mut().remove("grpc-timeout");
         request.extensions_mut().insert(deadline);
-        if path.starts_with(CONTRACT) {
-            let Some(caller) = self.callers.identify(request.headers()) else {
-                span.in_scope(|| tracing::debug!(target: "tollgate::call", rpc = path, code = "UNAUTHENTICATED", "refused"));
-                let peer = request.extensions().get::<Peer>().cloned().unwrap_or_default();
-                self.strangers.count(path.trim_start_matches('/'), &peer.0);
-                let refusal = status::of(&unauthenticated());
-                metrics.rpc(&path, refusal.code().into(), started.elapsed());
-                return Box::pin(async { Ok(refusal.into_http()) });
-            };
-            request.extensions_mut().insert(caller);
-        }
-        let answer = self.inner.call(request);
+        // The clone was never asked whether it is ready; this one was.
+        let unready = self.inner.clone();
+        let mut inner = std::mem::replace(&mut self.inner, unready);
         let answer = async move {
-            let response = answer.await?;
-            let response = match refusal(response.headers(), &path) {
+            if seen.path.starts_with(CONTRACT) {
+                match layer.identify(&seen).await {
+                    Ok(caller) => drop(request.extensions_mut().insert(caller)),
+                    Err(why) => return Ok(layer.turn_away(why, &seen, started)),
+                }
+            }
+            let response = inner.call(request).await?;
+            let response = match refusal(response.headers(), &seen.path) {
                 Some(fault) => status::of(&fault).into_http(),
                 None => response,
             };
             let code = grpc_status(response.headers());
             record_status(code);
-            metrics.rpc(&path, code, started.elapsed());
+            layer.metrics.rpc(&seen.path, code, started.elapsed());
             Ok(response)
         };
         Box::pin(answer.instrument(span))

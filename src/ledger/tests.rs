@@ -79,7 +79,7 @@ impl Stage {
     }
 
     fn audit(&self) -> audit::Record {
-        let caller = Caller { name: "billing".to_owned(), namespace: "shop".to_owned(), admin: false };
+        let caller = Caller::own("billing", "shop");
         self.auditor.record(audit::Phase::Intent, &caller, "tollgate.v1.RefundService/CreateRefund")
     }
 

@@ -62,7 +62,9 @@ pub(super) async fn serve(
         while connections.try_join_next().is_some() {}
         match accepted {
             Ok((stream, peer)) => {
-                let router = router.clone().layer(axum::Extension(Peer(peer.ip().to_string())));
+                let router = router
+                    .clone()
+                    .layer(axum::Extension(Peer { address: peer.ip().to_string(), certificate: None }));
                 let drain = drain.clone();
                 connections.spawn(async move {
                     connection(stream, protocol, router, drain).await;

@@ -75,8 +75,7 @@ fn signed(standing: watch::Receiver<Standing>) -> impl Fn() -> u64 + Send + 'sta
 }
 
 async fn mark(auditor: &Auditor, what: &str) -> Result<(), Error> {
-    let nobody = Caller { name: String::new(), namespace: String::new(), admin: false };
-    let mut record = auditor.record(Phase::Admin, &nobody, what);
+    let mut record = auditor.record(Phase::Admin, &Caller::own("", ""), what);
     record.conclude("succeeded");
     Ok(auditor.write(&record).await?)
 }

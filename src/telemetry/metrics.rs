@@ -43,6 +43,7 @@ struct Instruments {
     resolutions: Counter<u64>,
     webhooks: Counter<u64>,
     events_appended: Counter<u64>,
+    strangers: Counter<u64>,
     subscribers: UpDownCounter<i64>,
     store_errors: Counter<u64>,
     meter: Meter,
@@ -110,6 +111,7 @@ impl Metrics {
             resolutions: counter(&meter, names::RESOLUTIONS, "Unknown outcomes that were found out"),
             webhooks: counter(&meter, names::WEBHOOKS, "Webhook deliveries by result"),
             events_appended: counter(&meter, names::EVENTS_APPENDED, "Events appended to the feed"),
+            strangers: counter(&meter, names::STRANGERS, "Calls without a credential of a caller, by cause"),
             subscribers: meter
                 .i64_up_down_counter(names::SUBSCRIBERS)
                 .with_description("Open event streams")
@@ -190,6 +192,11 @@ impl Metrics {
     /// Events were appended to the feed.
     pub fn events_appended(&self, count: u64) {
         self.0.events_appended.add(count, &[]);
+    }
+
+    /// A call was nobody's; the cause is one of a few words.
+    pub fn stranger(&self, cause: &'static str) {
+        self.0.strangers.add(1, &[KeyValue::new(names::LABEL_RESULT, cause)]);
     }
 
     /// Counts an event stream as open for as long as the guard lives.

@@ -21,6 +21,8 @@ pub const UNRESOLVED: &str = "tollgate.ledger.unresolved";
 pub const WEBHOOKS: &str = "tollgate.webhook.deliveries";
 /// Events appended to the feed.
 pub const EVENTS_APPENDED: &str = "tollgate.events.appended";
+/// Calls by nobody who is known, by cause.
+pub const STRANGERS: &str = "tollgate.identity.strangers";
 /// Open event streams.
 pub const SUBSCRIBERS: &str = "tollgate.events.subscribers";
 /// Audit records of reads that were given up because too many waited.

@@ -14,11 +14,12 @@ use crate::cli::failure::{Failure, say};
 use crate::proto::v1::{ExportAuditRecordsResponse, ExportedAuditRecord};
 
 /// Columns of the CSV form, each a member of the record by its place (RFC 6901); the first three are the log's own.
-const COLUMNS: [(&str, &str); 19] = [
+const COLUMNS: [(&str, &str); 20] = [
     ("at_ms", "/at_ms"),
     ("phase", "/phase"),
     ("caller", "/caller"),
     ("namespace", "/namespace"),
+    ("identity", "/identity"),
     ("actor", "/actor"),
     ("peer", "/peer"),
     ("rpc", "/rpc"),

@@ -22,6 +22,7 @@ pub(super) fn record(stored: &StoredAudit, record: &Record) -> AuditRecord {
         phase: phase(record.phase).into(),
         caller: record.caller,
         namespace: record.namespace,
+        identity: record.identity.unwrap_or_default(),
         actor: record.actor.unwrap_or_default(),
         peer: record.peer.unwrap_or_default(),
         rpc: record.rpc,
