@@ -12,6 +12,7 @@ mod health;
 mod http;
 mod operations;
 mod output;
+mod policy;
 mod refunds;
 mod sandbox;
 mod serve;
@@ -55,6 +56,9 @@ enum Command {
     /// Search, follow, export and verify the audit log
     #[command(subcommand)]
     Audit(audit::Command),
+    /// Check, test and explain what callers may do
+    #[command(subcommand)]
+    Policy(policy::Command),
     /// Ask a gateway whether it serves
     Health(health::Arguments),
     /// Print the version
@@ -98,6 +102,7 @@ async fn run(command: Command, program: &OsString) -> Result<(), Failure> {
         Command::Events(command) => events::run(command).await,
         Command::Operations(command) => operations::run(command).await,
         Command::Audit(command) => audit::run(command).await,
+        Command::Policy(command) => policy::run(command),
         Command::Health(arguments) => health::run(arguments).await,
         Command::Version => output::write_line(concat!("tollgate ", env!("CARGO_PKG_VERSION"))),
         Command::Completions { shell } => {
