@@ -21,6 +21,7 @@ mod files;
 mod form;
 mod idempotency;
 mod ids;
+mod keys;
 mod money;
 mod multipart;
 mod object;
@@ -56,6 +57,7 @@ use tokio::task::JoinHandle;
 
 pub use self::control::Control;
 pub use self::fault::{Error as FaultError, Fault, Kind as FaultKind};
+pub use self::keys::RestrictedKey;
 use self::state::State;
 use crate::domain::clock::Clock;
 
@@ -78,8 +80,10 @@ impl std::fmt::Debug for WebhookTarget {
 /// What a sandbox is started with.
 #[derive(Clone)]
 pub struct Options {
-    /// The only key that is let in.
+    /// The key that may do everything.
     pub secret_key: String,
+    /// Further keys, each with the rights that it has.
+    pub restricted_keys: Vec<RestrictedKey>,
     /// `acct_...` of the account the key belongs to.
     pub account_id: String,
     /// Version that events are rendered in and that answers name when the request names none.
@@ -104,6 +108,7 @@ impl Options {
     pub fn new(secret_key: impl Into<String>, clock: Arc<dyn Clock>) -> Self {
         Self {
             secret_key: secret_key.into(),
+            restricted_keys: Vec::new(),
             account_id: "acct_1SandboxTollgate".to_owned(),
             api_version: "2026-10-28.endive".to_owned(),
             webhooks: Vec::new(),

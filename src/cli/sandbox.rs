@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 use super::failure::{Failure, say};
 use super::signal::StopSignals;
 use crate::domain::clock::SystemClock;
-use crate::sandbox::{Fault, Options, Sandbox, WebhookTarget};
+use crate::sandbox::{Fault, Options, RestrictedKey, Sandbox, WebhookTarget};
 
 /// Arguments of `sandbox`.
 #[derive(Debug, Args)]
@@ -18,9 +18,12 @@ pub(super) struct Arguments {
     /// Where it listens, ip:port
     #[arg(long, default_value = "127.0.0.1:7403")]
     listen: SocketAddr,
-    /// The only API key that it accepts
+    /// The API key that may do everything
     #[arg(long, default_value = "sk_test_sandbox")]
     key: String,
+    /// A restricted key and its rights, such as rk_test_a=refund_write,charge_read; can be repeated
+    #[arg(long = "restricted-key", value_name = "KEY=RIGHT,RIGHT", value_parser = RestrictedKey::parse)]
+    restricted_keys: Vec<RestrictedKey>,
     /// Where it sends events
     #[arg(long, value_name = "URL", requires = "webhook_secret")]
     webhook_url: Option<String>,
@@ -51,6 +54,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
             .map(|(url, secret)| WebhookTarget { url, secrets: vec![secret] })
             .into_iter()
             .collect(),
+        restricted_keys: arguments.restricted_keys,
         faults: arguments.faults,
         state_file: arguments.state,
         seed: arguments.seed,

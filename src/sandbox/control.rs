@@ -1,4 +1,4 @@
-//! Control of a running sandbox, in process and under `/_sandbox/`: book, clock, faults, webhook targets. It must not be
+//! Control of a running sandbox, in process and under `/_sandbox/`: book, clock, faults, keys, webhook targets. It must not be
 //! reachable from other machines without the key.
 
 use std::net::IpAddr;
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::fault::{self, Fault};
 use super::pipeline::{Asked, Reply};
-use super::{Shared, WebhookTarget, object, payments, triggers};
+use super::{RestrictedKey, Shared, WebhookTarget, object, payments, triggers};
 
 /// Where the control endpoints live.
 pub(super) const PREFIX: &str = "/_sandbox/";
@@ -88,6 +88,11 @@ impl Control {
     pub fn set_webhooks(&self, targets: Vec<WebhookTarget>) {
         self.shared.state().webhooks = targets;
     }
+
+    /// Replaces the restricted keys that are let in besides the secret key.
+    pub fn set_restricted_keys(&self, keys: Vec<RestrictedKey>) {
+        self.shared.state().restricted_keys = keys;
+    }
 }
 
 /// Answers a control request.
@@ -109,6 +114,7 @@ pub(super) fn answer(shared: &Arc<Shared>, asked: &Asked, peer: IpAddr) -> Reply
             Ok(json!([]))
         }
         ("POST", "authenticate") => body(asked).and_then(|body| authenticate(&control, &body)),
+        ("POST", "keys") => body(asked).and_then(|body| keys(&control, body)),
         ("POST", "webhooks") => body(asked).and_then(|body| webhooks(&control, body)),
         ("POST", name) if name.starts_with("triggers/") => {
             control.trigger(name.trim_start_matches("triggers/"))
@@ -152,6 +158,14 @@ fn authenticate(control: &Control, body: &Value) -> Result<Value, String> {
         body.get("payment_intent").and_then(Value::as_str).ok_or("`payment_intent` must be an id")?;
     let passed = body.get("passed").and_then(Value::as_bool).unwrap_or(true);
     control.authenticate(intent, passed)
+}
+
+fn keys(control: &Control, body: Value) -> Result<Value, String> {
+    let keys: Vec<RestrictedKey> = serde_json::from_value(body).map_err(|error| error.to_string())?;
+    let keys = keys.into_iter().map(RestrictedKey::checked).collect::<Result<Vec<_>, _>>()?;
+    let count = keys.len();
+    control.set_restricted_keys(keys);
+    Ok(json!(count))
 }
 
 fn webhooks(control: &Control, body: Value) -> Result<Value, String> {

@@ -4,8 +4,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::HeaderMap;
 use serde_json::Value;
@@ -20,7 +18,7 @@ use super::object::{self, Object, int, text};
 use super::routes::{self, Call, Route};
 use super::server::Disconnect;
 use super::state::{Cause, State};
-use super::{Shared, expand, files, form, multipart, shape};
+use super::{Shared, expand, files, form, keys, multipart, shape};
 
 /// What a proxy in trouble answers.
 const HTML_BODY: &str = "<html><head><title>502 Bad Gateway</title></head><body>Bad Gateway</body></html>\n";
@@ -124,7 +122,8 @@ async fn run(
     request_id: &str,
     fault: Option<&Fault>,
 ) -> Result<Reply, Error> {
-    authenticate(asked, &shared.options.secret_key)?;
+    let restricted = shared.state().restricted_keys.clone();
+    let admitted = keys::admit(asked, &shared.options.secret_key, &restricted)?;
     let now = shared.options.clock.monotonic();
     if !shared.rate.lock().unwrap_or_else(std::sync::PoisonError::into_inner).admit(now) {
         let error = Error::new(429, "invalid_request_error", "Too many requests. Try again later.");
@@ -132,6 +131,7 @@ async fn run(
         return Err(Error { rate_limited_reason: Some("global-rate".to_owned()), ..error });
     }
     let (route, captures) = routes::find(&asked.method, &asked.path)?;
+    admitted.check(route, &shared.options.account_id)?;
     let parts = parameters(asked)?;
     let key = asked.header("idempotency-key").filter(|_| asked.method == "POST");
     let slot = key.map(|key| format!("{} {key}", asked.header("stripe-account").unwrap_or_default()));
@@ -186,31 +186,6 @@ async fn run(
         }
     }
     Ok(reply)
-}
-
-/// The key as a bearer token, or as the user name of basic authentication.
-fn authenticate(asked: &Asked, secret_key: &str) -> Result<(), Error> {
-    let header = asked.header("authorization").unwrap_or_default();
-    let given = match header.split_once(' ') {
-        Some(("Bearer", key)) => key.trim().to_owned(),
-        Some(("Basic", encoded)) => {
-            let decoded = STANDARD.decode(encoded.trim()).unwrap_or_default();
-            let decoded = String::from_utf8(decoded).unwrap_or_default();
-            decoded.split(':').next().unwrap_or_default().to_owned()
-        }
-        _ => String::new(),
-    };
-    if given == secret_key {
-        return Ok(());
-    }
-    let message = if given.is_empty() {
-        "No API key was given. Send it as `Authorization: Bearer <key>`.".to_owned()
-    } else {
-        let shown: Vec<char> = given.chars().collect();
-        let tail: String = shown.iter().skip(shown.len().saturating_sub(4).max(8)).collect();
-        format!("Invalid API Key provided: {}****{tail}", shown.iter().take(8).collect::<String>())
-    };
-    Err(Error::new(401, "invalid_request_error", message))
 }
 
 /// The parameters of query and body together, and the file. A digest stands for the file's bytes among the parameters, so

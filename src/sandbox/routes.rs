@@ -41,8 +41,8 @@ pub(super) type Handler = fn(&mut Call<'_>) -> Result<Value, Error>;
 /// One endpoint.
 #[derive(Debug)]
 pub(super) struct Route {
-    method: &'static str,
-    pattern: &'static str,
+    pub(super) method: &'static str,
+    pub(super) pattern: &'static str,
     /// Kind of the object answered, of a list's elements when `many`; expansions are checked against it.
     pub(super) object: &'static str,
     pub(super) many: bool,
@@ -129,13 +129,18 @@ const TABLES: &[&[Route]] = &[
     webhook_endpoints::ROUTES,
 ];
 
+/// Every endpoint.
+pub(super) fn all() -> impl Iterator<Item = &'static Route> {
+    TABLES.iter().flat_map(|table| table.iter())
+}
+
 /// The endpoint for a request, with the path's variable segments.
 pub(super) fn find<'a>(method: &str, path: &'a str) -> Result<(&'static Route, Vec<&'a str>), Error> {
     let fits = |route: &'static Route| {
         let captures = (route.method == method).then(|| route.captures(path)).flatten();
         captures.map(|captures| (route, captures))
     };
-    TABLES.iter().flat_map(|table| table.iter()).find_map(fits).ok_or_else(|| {
+    all().find_map(fits).ok_or_else(|| {
         let message = format!("Unrecognized request URL ({method}: {path}).");
         Error::new(404, "invalid_request_error", message)
     })

@@ -18,7 +18,7 @@ use super::money::Money;
 use super::object::{self, Object};
 use super::outbox::{self, Outbox};
 use super::schedule::{Change, Schedule};
-use super::{Options, WebhookTarget};
+use super::{Options, RestrictedKey, WebhookTarget};
 use crate::domain::clock::Clock;
 
 /// Milliseconds in a second, between the clock's unit and Stripe's.
@@ -50,6 +50,7 @@ pub(super) struct State {
     pub(super) kept: Kept,
     pub(super) faults: Vec<Fault>,
     pub(super) webhooks: Vec<WebhookTarget>,
+    pub(super) restricted_keys: Vec<RestrictedKey>,
     pub(super) cause: Cause,
     pub(super) account_id: String,
     pub(super) api_version: String,
@@ -74,6 +75,7 @@ impl State {
             kept,
             faults: options.faults.clone(),
             webhooks: options.webhooks.clone(),
+            restricted_keys: options.restricted_keys.clone(),
             cause: Cause::default(),
             account_id: options.account_id.clone(),
             api_version: options.api_version.clone(),
