@@ -9,10 +9,12 @@ mod key;
 mod keyring;
 pub mod outgoing;
 pub mod retry;
+pub mod rights;
 #[cfg(test)]
 mod script;
 pub mod signature;
 mod transport;
+pub mod webhook_endpoints;
 
 pub use account::{AccountError, OwnAccount};
 pub use answer::{Answer, Attempt, Sent, Trouble};

@@ -4,8 +4,7 @@ use tokio::time::Instant;
 
 use super::answer::{Attempt, Sent, Trouble};
 use super::client::Client;
-use super::outgoing::{AccountHeader, Body, Outgoing, STRIPE_VERSION};
-use crate::contract::{Host, Verb};
+use super::outgoing::{AccountHeader, Outgoing};
 
 const PATH: &str = "/v1/account";
 
@@ -44,17 +43,7 @@ impl Client {
     /// # Errors
     /// When Stripe does not tell.
     pub async fn own_account(&self, deadline: Option<Instant>) -> Result<OwnAccount, AccountError> {
-        let outgoing = Outgoing {
-            verb: Verb::Get,
-            host: Host::Api,
-            template: PATH.to_owned(),
-            path: PATH.to_owned(),
-            query: String::new(),
-            body: Body::Empty,
-            idempotency_key: None,
-            version: STRIPE_VERSION.to_owned(),
-            account: AccountHeader::None,
-        };
+        let outgoing = Outgoing::read(PATH, String::new(), AccountHeader::None);
         account_of(&self.send(&outgoing, deadline).await)
     }
 }

@@ -80,6 +80,20 @@ impl Client {
         Ok(Self { transport: Arc::new(transport), keyring, mode, metrics: options.metrics.clone() })
     }
 
+    /// Whether the key that is tried first may do some things only.
+    #[must_use]
+    pub fn is_restricted(&self) -> bool {
+        self.keyring.current().first().is_some_and(Key::is_restricted)
+    }
+
+    /// A client for each key alone, the one that is tried first at the front.
+    #[must_use]
+    pub fn one_by_one(&self) -> Vec<Self> {
+        let alone =
+            |key: &Key| Self { keyring: Arc::new(Keyring::new(std::slice::from_ref(key))), ..self.clone() };
+        self.keyring.current().iter().map(alone).collect()
+    }
+
     /// Test or live, as the key says.
     #[must_use]
     pub fn mode(&self) -> Mode {

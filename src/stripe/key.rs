@@ -65,6 +65,12 @@ impl Key {
         self.mode
     }
 
+    /// Whether it is a restricted key, which may do some things only.
+    #[must_use]
+    pub fn is_restricted(&self) -> bool {
+        self.secret.expose_secret().starts_with("rk_")
+    }
+
     /// The key itself, for the one header that carries it.
     pub(super) fn expose(&self) -> &str {
         self.secret.expose_secret()

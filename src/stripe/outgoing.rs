@@ -6,6 +6,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::contract::{Host, Verb};
+use crate::domain::operation::hex;
 
 /// The release of Stripe's API that the contract was written for; sent with every request.
 pub const STRIPE_VERSION: &str = "2026-10-28.endive";
@@ -34,6 +35,37 @@ pub struct Outgoing {
     pub version: String,
     /// On whose behalf.
     pub account: AccountHeader,
+}
+
+impl Outgoing {
+    /// A read of the gateway's own, which no caller asked for.
+    #[must_use]
+    pub(super) fn read(path: &str, query: String, account: AccountHeader) -> Self {
+        Self {
+            verb: Verb::Get,
+            host: Host::Api,
+            template: path.to_owned(),
+            path: path.to_owned(),
+            query,
+            body: Body::Empty,
+            idempotency_key: None,
+            version: STRIPE_VERSION.to_owned(),
+            account,
+        }
+    }
+
+    /// A POST of the gateway's own under a fresh idempotency key; without randomness there is none, and nothing is sent.
+    #[must_use]
+    pub(super) fn post(path: &str, form: String, account: AccountHeader) -> Self {
+        let mut random = [0; 16];
+        let key = getrandom::fill(&mut random).ok().map(|()| format!("tollgate-own-{}", hex(&random)));
+        Self {
+            verb: Verb::Post,
+            body: Body::Form(form),
+            idempotency_key: key,
+            ..Self::read(path, String::new(), account)
+        }
+    }
 }
 
 /// A request's body. Its `Debug` shows the size alone, since bodies hold personal data.
