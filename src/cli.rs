@@ -5,18 +5,21 @@ mod audit;
 mod call;
 mod client;
 mod codec;
+mod config;
 mod dev;
+mod doctor;
 mod events;
 mod failure;
 mod health;
 mod http;
 mod operations;
 mod output;
-mod policy;
 mod refunds;
 mod sandbox;
 mod serve;
 mod signal;
+mod stripe;
+mod webhook;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -56,9 +59,14 @@ enum Command {
     /// Search, follow, export and verify the audit log
     #[command(subcommand)]
     Audit(audit::Command),
-    /// Check, test and explain what callers may do
+    /// Write, check and show the settings of a gateway
     #[command(subcommand)]
-    Policy(policy::Command),
+    Config(config::Command),
+    /// Look at everything a gateway depends on, and say how to mend what is wrong
+    Doctor(doctor::Arguments),
+    /// Register, show and remove webhook endpoints at Stripe
+    #[command(subcommand)]
+    Webhook(webhook::Command),
     /// Ask a gateway whether it serves
     Health(health::Arguments),
     /// Print the version
@@ -102,7 +110,9 @@ async fn run(command: Command, program: &OsString) -> Result<(), Failure> {
         Command::Events(command) => events::run(command).await,
         Command::Operations(command) => operations::run(command).await,
         Command::Audit(command) => audit::run(command).await,
-        Command::Policy(command) => policy::run(command),
+        Command::Config(command) => config::run(&command),
+        Command::Doctor(arguments) => doctor::run(arguments).await,
+        Command::Webhook(command) => webhook::run(command).await,
         Command::Health(arguments) => health::run(arguments).await,
         Command::Version => output::write_line(concat!("tollgate ", env!("CARGO_PKG_VERSION"))),
         Command::Completions { shell } => {
@@ -145,6 +155,11 @@ mod tests {
             "tollgate audit search re_1 --param email=a@b.c --phase outcome --since 2026-11-01T00:00:00Z",
             "tollgate audit export --to log.jsonl --format csv",
             "tollgate audit verify --export - --checkpoints a --checkpoints b --key @keys",
+            "tollgate sandbox --restricted-key rk_test_a=refund_write,charge_read",
+            "tollgate config show --config a.toml -o json",
+            "tollgate config init -",
+            "tollgate doctor --config a.toml -o json",
+            "tollgate webhook register --url https://a.example/webhooks/stripe --events refund.created,refund.failed",
             "tollgate sandbox --fault drop_after:POST:/v1/refunds --fault html:*:*:times=1",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_ok(), "{line}");

@@ -8,6 +8,9 @@ mod fault;
 pub mod identity;
 mod keys;
 mod layers;
+mod sample;
+mod schema;
+mod shown;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -19,7 +22,10 @@ pub use environment::{ADDRESS_VARIABLE, CONFIG_VARIABLE, Environment, TOKEN_VARI
 pub use fault::{Fault, Faults, nearest};
 pub use identity::{CallerConfig, IssuerConfig};
 pub use keys::{KEYS, Key, Shape};
+pub use sample::sample;
+pub use schema::schema;
 use secrecy::{SecretBox, SecretString};
+pub use shown::{Shown, show, stripe, webhook_secret_file};
 
 use crate::domain::operation::Mode;
 
@@ -40,8 +46,6 @@ pub struct Config {
     pub callers: Vec<CallerConfig>,
     /// Who issues JWTs that prove a caller's name.
     pub issuers: Vec<IssuerConfig>,
-    /// Files and folders with policies; empty only where there are no callers.
-    pub policy_files: Vec<PathBuf>,
     /// The event feed.
     pub feed: Feed,
     /// The audit log.

@@ -11,7 +11,6 @@ pub mod grpc;
 pub mod identity;
 pub mod ledger;
 pub mod ops;
-pub mod policy;
 pub mod proto;
 pub mod sandbox;
 pub mod server;

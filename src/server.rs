@@ -33,7 +33,6 @@ use crate::grpc::{Api, layer::DoorLayer};
 use crate::identity::{self, Registry, Settings};
 use crate::ledger::Ledger;
 use crate::ops;
-use crate::policy::{self, Policies, PolicySet};
 use crate::store::{Store, Terms};
 use crate::stripe::{self, AccountError, AccountHeader, Client, Key};
 use crate::telemetry::metrics::Metrics;
@@ -50,7 +49,7 @@ const HTTP_GRACE: Duration = Duration::from_secs(10);
 /// What rows are found by; the version is raised whenever one of the functions finds other names than before.
 const TERMS: Terms = Terms { version: 1, audit: audit::terms, event: events::terms };
 /// Under which name the account's id is pinned in the store.
-const PINNED_ACCOUNT: &str = "account";
+pub const PINNED_ACCOUNT: &str = "account";
 
 /// Why the gateway cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -88,9 +87,6 @@ pub enum Error {
     /// Callers or issuers cannot be set up.
     #[error(transparent)]
     Identity(#[from] identity::Error),
-    /// The policies cannot be used.
-    #[error("the policies cannot be used:\n{0}")]
-    Policy(#[from] policy::Faults),
     /// The audit log cannot be set up.
     #[error(transparent)]
     Audit(#[from] audit::Error),
@@ -135,7 +131,10 @@ pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Running, Err
     let metrics = Metrics::new()?;
     let registry = Registry::new(Settings::read(&config)?, Arc::clone(&clock));
     let store = Store::open(&config.data, TERMS)?;
-    show_dropped(&metrics, store.clone());
+    metrics.audit_dropped({
+        let store = store.clone();
+        move || store.lazily_dropped()
+    });
     let client = client(&config, &metrics)?;
     let (account, clock_is_right) = account(client, &store, clock.as_ref()).await?;
     let account_id = account.id.clone();
@@ -161,7 +160,6 @@ pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Running, Err
         waits: Arc::new(Semaphore::new(WAITS_AT_ONCE_MAX)),
         drain: drain.clone(),
         registry: registry.clone(),
-        policies: Policies::new(policies(&config)?),
     };
     let readiness = ops::Readiness::default();
     recover(&gateway.ledger, clock_is_right).await?;
@@ -218,11 +216,6 @@ fn forgot(notarized: &audit::Notarized) -> bool {
         );
     }
     forgot
-}
-
-/// Shows from now on how many audit records found no room.
-fn show_dropped(metrics: &Metrics, store: Store) {
-    metrics.audit_dropped(move || store.lazily_dropped());
 }
 
 /// Shows from now on how many operations are not settled.
@@ -309,25 +302,6 @@ async fn account(client: Client, store: &Store, clock: &dyn Clock) -> Result<(Ac
     };
     let (alias, mode) = (DEFAULT_ALIAS.to_owned(), client.mode());
     Ok((Account { alias, id, mode, header: AccountHeader::None, stripe: client }, clock_is_right))
-}
-
-/// What callers may do.
-fn policies(config: &Config) -> Result<PolicySet, policy::Faults> {
-    if config.callers.is_empty() && config.policy_files.is_empty() {
-        return PolicySet::on_loopback();
-    }
-    if config.policy_files.is_empty() {
-        let operators = config.callers.iter().filter(|caller| caller.admin).map(|caller| {
-            format!(
-                "@id(\"operator-{0}\") permit(principal == Caller::\"{0}\", action, resource);\n",
-                caller.name
-            )
-        });
-        let rest = "@id(\"identified\") permit(principal, action, resource) unless { action in Action::\"admin\" };\n";
-        let text = operators.chain([rest.to_owned()]).collect();
-        return PolicySet::parse(&[policy::Source { file: "(built in)".to_owned(), text }]);
-    }
-    PolicySet::parse(&policy::read(&config.policy_files)?)
 }
 
 fn webhook_options(config: &Config, feed: Feed, clock: Arc<dyn Clock>, metrics: Metrics) -> webhook::Options {

@@ -6,6 +6,7 @@ mod commit;
 mod error;
 mod files;
 mod index;
+mod inspect;
 mod lazy;
 mod limits;
 mod query;
@@ -25,6 +26,7 @@ use std::sync::mpsc;
 use tokio::sync::{Semaphore, oneshot, watch};
 
 pub use self::error::Error;
+pub use self::inspect::Inspection;
 pub use self::rows::{
     Appended, AuditRow, Batch, Entry, JournalRow, Movement, NewEvent, OperationRow, Receipt, Setting,
     StoredAudit, StoredEvent, StoredMovement, StoredOperation,

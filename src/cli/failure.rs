@@ -7,7 +7,6 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
 use crate::config::Faults;
-use crate::policy;
 use crate::telemetry::names::rpc_status;
 
 /// Clap's own code for arguments that cannot be understood.
@@ -30,7 +29,7 @@ const CONFIG: u8 = 78;
 pub(super) const EXIT_CODES: &str = "\
 Exit codes:
    0  done
-   1  failed in some other way
+   1  failed in some other way, or `doctor` found what does not work
    2  the arguments cannot be understood
   65  the request is wrong
   66  there is no such thing
@@ -50,12 +49,6 @@ pub(super) enum Failure {
     /// The settings are wrong.
     #[error(transparent)]
     Config(#[from] Faults),
-    /// Policies or tables of decisions are wrong.
-    #[error(transparent)]
-    Policy(#[from] policy::Faults),
-    /// Something was found that should not be.
-    #[error("{0}")]
-    Unexpected(String),
     /// What was given to send is wrong.
     #[error("{0}")]
     Data(String),
@@ -71,6 +64,9 @@ pub(super) enum Failure {
     /// The audit log is not what was signed.
     #[error("{0}")]
     Tampered(String),
+    /// `doctor` found something that does not work.
+    #[error("{0}")]
+    Unsound(String),
     /// The gateway said no.
     #[error("{}", describe(.0))]
     Status(Box<Status>),
@@ -85,8 +81,7 @@ impl From<Status> for Failure {
 impl Failure {
     fn exit_code(&self) -> u8 {
         match self {
-            Self::Config(_) | Self::Policy(_) => CONFIG,
-            Self::Unexpected(_) => FAILED,
+            Self::Config(_) => CONFIG,
             Self::Data(_) => DATA,
             Self::Unreachable(_) => UNAVAILABLE,
             Self::Start(_) => CANNOT_START,
@@ -94,6 +89,7 @@ impl Failure {
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => 0,
             Self::Output(_) => OUTPUT,
             Self::Tampered(_) => TAMPERED,
+            Self::Unsound(_) => FAILED,
             Self::Status(status) => of_status(status),
         }
     }

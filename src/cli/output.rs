@@ -120,10 +120,13 @@ pub(super) fn cell(value: &Value) -> String {
         Value::String(text) => text.clone(),
         other => other.to_string(),
     };
-    let printable =
-        text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] });
-    let short: String = printable.take(CELL_CHARS_MAX).collect();
+    let short: String = printable(&text).chars().take(CELL_CHARS_MAX).collect();
     if short.is_empty() { "-".to_owned() } else { short }
+}
+
+/// Text that stays on its line, control characters shown as such.
+pub(super) fn printable(text: &str) -> String {
+    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
 }
 
 /// An output whose text a test reads.

@@ -2,7 +2,6 @@
 //! search for more.
 
 mod identity;
-mod policy;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -33,6 +32,18 @@ pub(super) fn config(values: &Values, faults: Faults) -> Result<Config, Faults> 
     }
 }
 
+/// The settings of Stripe alone; faults of other keys are none of theirs.
+pub(super) fn stripe(values: &Values, faults: Faults) -> Result<Stripe, Faults> {
+    let concerned = |key: &str| ["config", "stripe."].iter().any(|part| key.starts_with(part));
+    let faults = Faults(faults.0.into_iter().filter(|fault| concerned(&fault.key)).collect());
+    let mut reader = Reader { values, faults };
+    let stripe = reader.stripe();
+    match stripe {
+        Some(stripe) if reader.faults.0.is_empty() => Ok(stripe),
+        _ => Err(reader.faults),
+    }
+}
+
 struct Reader<'a> {
     values: &'a Values,
     faults: Faults,
@@ -46,7 +57,6 @@ impl Reader<'_> {
         let secrets = self.required("webhook.secret", parse_webhook_secrets);
         let callers = self.callers();
         let issuers = self.issuers(&callers);
-        let policy_files = self.policy_files();
         let listen = self.listen(callers.is_empty());
         let data = self.required("data", |text| non_empty(text).map(Into::into));
         let checkpoint_interval = self.seconds("feed.checkpoint_interval_s");
@@ -62,7 +72,6 @@ impl Reader<'_> {
             data: data?,
             callers,
             issuers,
-            policy_files: policy_files?,
             feed: Feed { checkpoint_interval: checkpoint_interval? },
             audit: audit?,
             guards: Guards { over_refund: over_refund?, open_dispute: open_dispute? },

@@ -61,7 +61,8 @@ fn code(text: &str) -> String {
     if text.is_empty() { "–".into() } else { format!("`{text}`") }
 }
 
-fn value(shape: Shape) -> String {
+/// What a value looks like, in words.
+pub(super) fn value(shape: Shape) -> String {
     match shape {
         Shape::Texts => "text, or several in an array or separated by commas".into(),
         Shape::Text => "text".into(),

@@ -16,7 +16,6 @@ use crate::domain::drain::Drain;
 use crate::events::Feed;
 use crate::identity::Registry;
 use crate::ledger::Ledger;
-use crate::policy::Policies;
 use crate::store::Store;
 use crate::telemetry::metrics::Metrics;
 
@@ -49,8 +48,6 @@ pub struct Gateway {
     pub drain: Drain,
     /// Who may call.
     pub registry: Registry,
-    /// What callers may do.
-    pub policies: Policies,
 }
 
 /// A call that was answered.
@@ -88,9 +85,9 @@ impl Gateway {
             return self.change::<M>(context, received, |prepared, account| prepared.outgoing(account)).await;
         }
         let alias = M::local(&received.message).account;
-        let mut record = self.record(Phase::Read, &context, M::SPEC, alias);
+        let record = self.record(Phase::Read, &context, M::SPEC, alias);
         let line = self.line(M::SPEC.full_name(), &context, None, record.id.clone());
-        let answer = self.read::<M>(&context, &received, &mut record).await;
+        let answer = self.read::<M>(&context, &received, &record.id).await;
         self.keep_read::<M>(record, &received, &answer, line.started);
         self.account_for(&line, answer)
     }

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 
 use super::error::Error;
 
-const DATABASE: &str = "tollgate.db";
-const LOCK: &str = "lock";
+pub(super) const DATABASE: &str = "tollgate.db";
+pub(super) const LOCK: &str = "lock";
 /// What the lock file says once there is a database.
 const USED: &[u8] = b"This folder holds the memory of a gateway. Its database must not be lost.\n";
 /// Others on the machine see neither records nor their names. An existing folder keeps the mode its owner gave it.

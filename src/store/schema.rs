@@ -24,7 +24,7 @@ const MIGRATIONS: &[Migration] = &[
     |transaction| transaction.execute_batch(THIRD),
 ];
 
-type Migration = fn(&Transaction<'_>) -> rusqlite::Result<()>;
+pub(super) type Migration = fn(&Transaction<'_>) -> rusqlite::Result<()>;
 
 pub(super) const FIRST: &str = "
     CREATE TABLE settings (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT, WITHOUT ROWID;
@@ -135,17 +135,27 @@ fn name_log(connection: &Connection, path: &Path) -> Result<(), Error> {
         .map_err(|error| Error::Io(format!("the data folder cannot be synced: {error}")))
 }
 
+/// The number of the schema that this build writes.
+fn known() -> i64 {
+    i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX)
+}
+
+/// The migrations that the database has not seen.
+pub(super) fn missing(connection: &Connection) -> Result<&'static [Migration], Error> {
+    let found: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    let known = known();
+    let done = usize::try_from(found).map_err(|_| Error::Corrupt(format!("it has schema {found}")))?;
+    MIGRATIONS.get(done..).ok_or(Error::TooNew { found, known })
+}
+
 fn migrate(connection: &mut Connection) -> Result<(), Error> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let found: i64 = transaction.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-    let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
-    let done = usize::try_from(found).map_err(|_| Error::Corrupt(format!("it has schema {found}")))?;
-    let missing = MIGRATIONS.get(done..).ok_or(Error::TooNew { found, known })?;
+    let missing = missing(&transaction)?;
     for migration in missing {
         migration(&transaction)?;
     }
     if !missing.is_empty() {
-        transaction.pragma_update(None, "user_version", known)?;
+        transaction.pragma_update(None, "user_version", known())?;
     }
     Ok(transaction.commit()?)
 }

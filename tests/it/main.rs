@@ -15,6 +15,7 @@ mod commands;
 mod conformance;
 mod crash;
 mod disk;
+mod doctor;
 mod edge;
 mod events;
 mod files;

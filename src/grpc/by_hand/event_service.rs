@@ -15,7 +15,8 @@ use tracing::Instrument as _;
 use crate::contract::Received;
 use crate::domain::drain::Drain;
 use crate::domain::limits::STREAM_AHEAD_ITEMS_MAX;
-use crate::gateway::{Changes, Code, EventStream, Fault, Gateway, Reason, Retry};
+use crate::events::Subscription;
+use crate::gateway::{Code, Fault, Gateway, Reason, Retry};
 use crate::grpc::api::{Api, context};
 use crate::grpc::status;
 use crate::proto::v1::{
@@ -56,14 +57,11 @@ pub(in crate::grpc) async fn subscribe(
     request: Request<Received<SubscribeRequest>>,
 ) -> Result<Response<SubscribeStream>, Status> {
     let context = context(&request)?;
-    // Before it is judged, so that no change falls between.
-    let changes = api.gateway.changes();
     let opened = api.gateway.subscribe(&context, &request.into_inner().message).await;
-    let stream = opened.map_err(|fault| status::of(&fault))?;
+    let subscription = opened.map_err(|fault| status::of(&fault))?;
     let (sender, receiver) = mpsc::channel(STREAM_AHEAD_ITEMS_MAX);
     let carrier = Carrier {
-        stream,
-        changes,
+        subscription,
         gateway: Arc::clone(&api.gateway),
         drain: api.drain.clone(),
         deadline: context.deadline,
@@ -77,9 +75,7 @@ type Sender = mpsc::Sender<Result<SubscribeResponse, Status>>;
 
 /// A stream that is open.
 struct Carrier {
-    stream: EventStream,
-    /// Tells when it has to be judged anew.
-    changes: Changes,
+    subscription: Subscription,
     gateway: Arc<Gateway>,
     drain: Drain,
     deadline: Option<Instant>,
@@ -91,9 +87,9 @@ impl Carrier {
     async fn carry(mut self, sender: Sender) {
         let end = self.until_end(&sender).await;
         let reason = end.as_ref().map_or("", Fault::reason_name);
-        tracing::info!(position = self.stream.cursor().position, reason, "event stream ended");
+        tracing::info!(position = self.subscription.cursor().position, reason, "event stream ended");
         if let Some(fault) = end {
-            let fault = fault.with("cursor", self.stream.cursor().encode());
+            let fault = fault.with("cursor", self.subscription.cursor().encode());
             // An error means that the caller has gone.
             drop(sender.send(Err(status::of(&fault))).await);
         }
@@ -106,21 +102,14 @@ impl Carrier {
             // Room first: what is taken from the subscription moves its cursor, so it must be sent.
             let next = async {
                 let room = sender.reserve().await.ok()?;
-                Some((room, self.gateway.next_of(&mut self.stream).await))
+                Some((room, self.gateway.next_of(&mut self.subscription).await))
             };
             let next = tokio::select! {
                 biased;
                 () = sender.closed() => return None,
                 () = drain.begun() => return Some(shutting_down()),
                 () = passed(deadline) => return Some(deadline_passed()),
-                () = self.changes.next() => None,
-                next = next => Some(next),
-            };
-            let Some(next) = next else {
-                match self.gateway.stream_again(&mut self.stream) {
-                    Ok(()) => continue,
-                    Err(fault) => return Some(fault),
-                }
+                next = next => next,
             };
             match next? {
                 (room, Ok(response)) => room.send(Ok(response)),

@@ -1,0 +1,76 @@
+//! Looks at the database and, where a gateway has it, at that gateway. It changes neither.
+
+use std::path::Path;
+
+use super::super::http;
+use super::report::Report;
+use crate::config::Config;
+use crate::server::PINNED_ACCOUNT;
+use crate::store::{Error, Inspection};
+
+/// Whether a gateway has the folder.
+pub(super) async fn look(config: &Config, account: Option<&str>, report: &mut Report) -> bool {
+    match Inspection::of(&config.data) {
+        Ok(None) => report.pass("database", "there is none yet; the first start makes it"),
+        Ok(Some(seen)) => found(&seen, account, report),
+        Err(Error::Locked) => {
+            report.pass("database", "a gateway has it open");
+            running(config, report).await;
+            return true;
+        }
+        Err(error) => report.fail("database", error.to_string(), fix(&error, &config.data)),
+    }
+    false
+}
+
+fn found(seen: &Inspection, account: Option<&str>, report: &mut Report) {
+    let pinned = match seen.setting(PINNED_ACCOUNT) {
+        Ok(pinned) => pinned.map(|id| String::from_utf8_lossy(&id).into_owned()),
+        Err(error) => {
+            report.fail("database", error.to_string(), "restore it from a copy: see docs/operations.md");
+            return;
+        }
+    };
+    if let (Some(pinned), Some(account)) = (&pinned, account.filter(|id| Some(*id) != pinned.as_deref())) {
+        report.fail(
+            "database",
+            format!("it belongs to the account `{pinned}`, the key to `{account}`"),
+            "use the key of that account, or a data folder of its own for this one",
+        );
+        return;
+    }
+    let checked =
+        if seen.checked { "it is whole" } else { "it opens; it is too large to be read as a whole" };
+    report.pass("database", checked);
+}
+
+fn fix(error: &Error, dir: &Path) -> String {
+    match error {
+        Error::TooNew { .. } => "start the build that wrote it, or a newer one".to_owned(),
+        Error::Corrupt(_) | Error::Vanished { .. } => {
+            "restore it from a copy, and read about restored copies in docs/operations.md before you start"
+                .to_owned()
+        }
+        Error::Busy => "close the other program that has it open".to_owned(),
+        Error::Full => "make room on the disk".to_owned(),
+        _ => format!("run `doctor` as the user of the gateway, and let that user own `{}`", dir.display()),
+    }
+}
+
+/// Asks the gateway that has the folder.
+async fn running(config: &Config, report: &mut Report) {
+    let address = config.listen.ops;
+    match http::ask(&format!("http://{address}"), "GET", "/readyz", None, "").await {
+        Ok((status, _)) if status.is_success() => report.pass("gateway", "it runs and is ready"),
+        Ok((status, _)) => report.warn(
+            "gateway",
+            format!("it runs and is not ready (status {})", status.as_u16()),
+            "wait until it has started; its log says what it waits for",
+        ),
+        Err(_) => report.fail(
+            "gateway",
+            format!("a gateway has the data folder, and nothing answers on `{address}`"),
+            "use the configuration of the gateway that runs, or stop it: two gateways cannot share a folder",
+        ),
+    }
+}

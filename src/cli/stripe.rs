@@ -1,0 +1,19 @@
+//! The command line's own way to Stripe, for what no gateway is asked: it sends nothing by itself.
+
+use super::failure::Failure;
+use crate::config;
+use crate::stripe::{Client, Key, Options};
+
+/// A client by the settings.
+pub(super) fn client(config: &config::Stripe) -> Result<Client, Failure> {
+    let wrong = |error: &dyn std::fmt::Display| Failure::Start(error.to_string());
+    let key = Key::parse(config.key.clone()).map_err(|error| wrong(&error))?;
+    let options = Options {
+        api_base: config.api_base.clone(),
+        files_base: config.files_base.clone(),
+        attempt_timeout: config.attempt_timeout,
+        connect_timeout: config.connect_timeout,
+        ..Options::new(key)
+    };
+    Client::new(&options).map_err(|error| wrong(&error))
+}

@@ -1,0 +1,366 @@
+//! `tollgate doctor` against a gateway's surroundings with one fault planted at a time: each has to be named with its fix,
+//! and sound surroundings have to pass.
+
+use std::fs::{self, Permissions};
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener as Plain;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tollgate::config::{self, Environment, Flags};
+use tollgate::domain::clock::SystemClock;
+use tollgate::sandbox::{Handle, Options, RestrictedKey, Sandbox};
+use tollgate::server::{self, PINNED_ACCOUNT};
+use tollgate::store::{Store, Terms};
+
+const SECRET_KEY: &str = "sk_test_doctor";
+const KEY: &str = "rk_test_doctor";
+const VERSION: &str = "2026-10-28.endive";
+
+/// Sound surroundings of a gateway, to be spoilt.
+struct Stage {
+    sandbox: Handle,
+    folder: TempDir,
+    toml: String,
+    variables: Vec<(&'static str, String)>,
+}
+
+impl Stage {
+    async fn new() -> Self {
+        // The first client of this process needs one; another test may have set it already.
+        drop(rustls::crypto::ring::default_provider().install_default());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let options = Options {
+            restricted_keys: vec![RestrictedKey::without(KEY, &[])],
+            ..Options::new(SECRET_KEY, Arc::new(SystemClock::new()))
+        };
+        let sandbox = Sandbox::start(listener, options).await.unwrap();
+        let folder = TempDir::new().unwrap();
+        let stage = Self { toml: String::new(), variables: Vec::new(), sandbox, folder };
+        stage.secret("stripe_key", KEY);
+        stage.secret("webhook_secret", "whsec_doctor");
+        fs::create_dir(stage.path("data")).unwrap();
+        stage.mode("data", 0o700);
+        let base = format!("http://{}", stage.sandbox.address());
+        let toml = format!(
+            "data = \"{}\"\n[stripe]\nkey_file = \"{}\"\napi_base = \"{base}\"\nfiles_base = \"{base}\"\n\
+             [webhook]\nsecret_file = \"{}\"\n\
+             [listen]\ngrpc = \"127.0.0.1:0\"\nwebhook = \"127.0.0.1:0\"\nops = \"127.0.0.1:0\"\n",
+            stage.path("data").display(),
+            stage.path("stripe_key").display(),
+            stage.path("webhook_secret").display(),
+        );
+        let stage = Self { toml, ..stage };
+        stage.endpoint("*", VERSION).await;
+        stage
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn secret(&self, name: &str, text: &str) {
+        fs::write(self.path(name), text).unwrap();
+        self.mode(name, 0o600);
+    }
+
+    fn mode(&self, name: &str, mode: u32) {
+        fs::set_permissions(self.path(name), Permissions::from_mode(mode)).unwrap();
+    }
+
+    fn replace(&mut self, from: &str, to: &str) {
+        assert!(self.toml.contains(from), "{from}");
+        self.toml = self.toml.replacen(from, to, 1);
+    }
+
+    async fn stripe(&self, method: &str, path: &str, form: &str) -> Value {
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let url = format!("http://{}{path}", self.sandbox.address());
+        let answer = client
+            .request(method.parse().unwrap(), url)
+            .bearer_auth(SECRET_KEY)
+            .header("content-type", "application/x-www-form-urlencoded")
+            .body(form.to_owned());
+        serde_json::from_slice(&answer.send().await.unwrap().bytes().await.unwrap()).unwrap()
+    }
+
+    /// The one endpoint at Stripe, in place of what there was.
+    async fn endpoint(&self, events: &str, version: &str) -> String {
+        self.no_endpoint().await;
+        let form = format!(
+            "url=https://gateway.example/webhooks/stripe&enabled_events[0]={events}&api_version={version}"
+        );
+        self.stripe("POST", "/v1/webhook_endpoints", &form).await["id"].as_str().unwrap().to_owned()
+    }
+
+    async fn no_endpoint(&self) {
+        let all = self.stripe("GET", "/v1/webhook_endpoints", "").await;
+        for endpoint in all["data"].as_array().unwrap() {
+            let path = format!("/v1/webhook_endpoints/{}", endpoint["id"].as_str().unwrap());
+            self.stripe("DELETE", &path, "").await;
+        }
+    }
+
+    /// A database that a gateway of this account has left.
+    async fn database(&self, account: &str) {
+        let store = Store::open(&self.path("data"), Terms::default()).unwrap();
+        store.keep_setting(PINNED_ACCOUNT, account.as_bytes().to_vec()).await.unwrap();
+        store.close().await;
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let file = self.path("tollgate.toml");
+        fs::write(&file, &self.toml).unwrap();
+        self.mode("tollgate.toml", 0o600);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tollgate"));
+        command.args(arguments).arg("--config").arg(file).stdin(Stdio::null());
+        for name in ["TOLLGATE_STRIPE_KEY", "TOLLGATE_CONFIG", "TOLLGATE_ADDRESS", "TOLLGATE_TOKEN"] {
+            command.env_remove(name);
+        }
+        command.envs(self.variables.clone());
+        command
+    }
+
+    /// What doctor says, and its exit code.
+    fn doctor(&self) -> (Value, Option<i32>) {
+        let output = self.command(&["doctor", "-o", "json"]).output().unwrap();
+        let said: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"));
+        assert!(!output.stdout.windows(6).any(|text| text == b"whsec_"), "no secret is shown: {said:#}");
+        (said, output.status.code())
+    }
+
+    /// Doctor names this, with this fix.
+    fn finds(&self, result: &str, check: &str, found: &str, fix: &str) {
+        let (said, code) = self.doctor();
+        let holds = |finding: &Value, name: &str, text: &str| {
+            finding[name].as_str().unwrap_or_default().contains(text)
+        };
+        let named = said["checks"].as_array().unwrap().iter().any(|finding| {
+            finding["check"] == check
+                && finding["result"] == result
+                && holds(finding, "found", found)
+                && holds(finding, "fix", fix)
+        });
+        assert!(named, "{result} {check} `{found}` `{fix}`: {said:#}");
+        assert_eq!(code, Some(i32::from(said["failed"] != 0)), "{said:#}");
+        assert_eq!(result == "FAIL", said["failed"] != 0, "{said:#}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sound_surroundings_pass_and_a_running_gateway_is_asked() {
+    let mut stage = Stage::new().await;
+    let before = stage.sandbox.control().book()["effects"].clone();
+    let (said, code) = stage.doctor();
+    assert_eq!(stage.sandbox.control().book()["effects"], before, "rights are tried without an effect");
+    assert_eq!((code, &said["failed"]), (Some(0), &Value::from(0)), "{said:#}");
+    let checks = said["checks"].as_array().unwrap();
+    let of = |check: &str| checks.iter().find(|finding| finding["check"] == check).unwrap();
+    for check in
+        ["config", "account", "clock", "key", "webhook-secret", "webhook-endpoint", "database", "ports"]
+    {
+        assert_eq!(of(check)["result"], "PASS", "{said:#}");
+    }
+    assert_eq!(fs::read_dir(stage.path("data")).unwrap().count(), 0, "it leaves nothing behind");
+
+    let flags = Flags { config: Some(stage.path("tollgate.toml")), values: Vec::new() };
+    let settings = config::load(&flags, &Environment::default()).unwrap();
+    let gateway = server::start(settings, Arc::new(SystemClock::new())).await.unwrap();
+    stage.finds("FAIL", "gateway", "nothing answers", "two gateways cannot share a folder");
+    stage.replace("ops = \"127.0.0.1:0\"", &format!("ops = \"{}\"", gateway.ops));
+    let (said, code) = stage.doctor();
+    assert_eq!(code, Some(0), "{said:#}");
+    let ready = said["checks"].as_array().unwrap().iter().any(|finding| finding["check"] == "gateway");
+    assert!(ready && !said.to_string().contains("\"ports\""), "{said:#}");
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn faults_of_the_settings_are_named_with_their_fix() {
+    let mut stage = Stage::new().await;
+    stage.replace("grpc = ", "grcp = ");
+    stage.finds("FAIL", "config", "`listen.grcp`: there is no such setting", "write `listen.grpc`");
+
+    let mut stage = Stage::new().await;
+    stage.replace("ops = \"127.0.0.1:0\"", "ops = \"everywhere\"");
+    stage.finds("FAIL", "config", "`everywhere` is not an address", "set `listen.ops` anew");
+
+    let stage = Stage::new().await;
+    fs::remove_file(stage.path("stripe_key")).unwrap();
+    stage.finds("FAIL", "config", "cannot read the file", "set `stripe.key` anew");
+
+    let mut stage = Stage::new().await;
+    stage.replace("[listen]", "[audit]\ncheckpoint_file = \"/does/not/exist/log\"\n[listen]");
+    stage.finds("FAIL", "checkpoints", "/does/not/exist/log", "make its folder");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn faults_of_the_key_are_named_with_their_fix() {
+    let stage = Stage::new().await;
+    stage.secret("stripe_key", "rk_test_other");
+    stage.finds("FAIL", "account", "refused the key", "API keys");
+
+    let stage = Stage::new().await;
+    stage.sandbox.control().set_restricted_keys(vec![RestrictedKey::without(KEY, &["refund_write"])]);
+    stage.finds(
+        "FAIL",
+        "key",
+        "lacks the right `refunds:write` (`rak_refund_write`)",
+        "allow `refunds:write`",
+    );
+    let (said, _) = stage.doctor();
+    assert!(said.to_string().contains("RefundService.CreateRefund"), "{said:#}");
+
+    stage
+        .sandbox
+        .control()
+        .set_restricted_keys(vec![RestrictedKey::without(KEY, &["accounts_kyc_basic_read"])]);
+    stage.finds("FAIL", "account", "may not read its own account", "allow it to read its account");
+
+    let stage = Stage::new().await;
+    stage.secret("stripe_key", SECRET_KEY);
+    stage.finds("WARN", "key", "may do everything", "restricted key");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn faults_of_webhook_endpoints_are_named_with_their_fix() {
+    let stage = Stage::new().await;
+    stage.endpoint("*", "2025-09-30.clover").await;
+    stage.finds(
+        "FAIL",
+        "webhook-endpoint",
+        "`2025-09-30.clover`",
+        "tollgate webhook register --url https://",
+    );
+    let id = stage.endpoint("*", VERSION).await;
+    stage.stripe("POST", &format!("/v1/webhook_endpoints/{id}"), "disabled=true").await;
+    stage.finds("FAIL", "webhook-endpoint", "is disabled", "enable it");
+    stage.endpoint("refund.created", VERSION).await;
+    stage.finds("FAIL", "webhook-endpoint", "refund.failed", "add these types");
+    stage.no_endpoint().await;
+    stage.finds("FAIL", "webhook-endpoint", "no webhook endpoint", "tollgate webhook register");
+
+    let stage = Stage::new().await;
+    stage.secret("webhook_secret", "sk_test_not_a_webhook_secret");
+    stage.finds("FAIL", "webhook-secret", "does not begin with `whsec_`", "from the endpoint's page");
+    stage.secret("webhook_secret", "whsec_a,whsec_b,whsec_c");
+    stage.finds("WARN", "webhook-secret", "3 webhook secrets", "remove those");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn faults_of_files_and_ports_are_named_with_their_fix() {
+    let stage = Stage::new().await;
+    stage.mode("data", 0o755);
+    stage.finds("FAIL", "data-folder", "mode 755", "chmod 700");
+
+    let mut stage = Stage::new().await;
+    stage.mode("stripe_key", 0o644);
+    stage.finds("WARN", "secret-files", "can read `stripe.key`", "chmod 600");
+    stage.mode("stripe_key", 0o600);
+    stage.replace(&format!("secret_file = \"{}\"\n", stage.path("webhook_secret").display()), "");
+    stage.variables.push(("TOLLGATE_WEBHOOK_SECRET", "whsec_environment".to_owned()));
+    stage.finds("WARN", "secret-files", "`TOLLGATE_WEBHOOK_SECRET`", "`webhook.secret_file`");
+
+    let mut stage = Stage::new().await;
+    let holder = Plain::bind("127.0.0.1:0").unwrap();
+    let address = holder.local_addr().unwrap();
+    stage.replace("grpc = \"127.0.0.1:0\"", &format!("grpc = \"{address}\""));
+    stage.finds("FAIL", "ports", &format!("nothing can listen on `{address}`"), "`listen.grpc`");
+    drop(holder);
+    stage.replace("ops = \"127.0.0.1:0\"", &format!("ops = \"{address}\""));
+    stage.finds("FAIL", "ports", &format!("nothing can listen on `{address}`"), "`listen.ops`");
+    stage.replace(&format!("ops = \"{address}\""), "ops = \"192.0.2.1:7402\"");
+    stage.finds("FAIL", "ports", "192.0.2.1", "an address of this machine");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn faults_of_the_database_are_named_with_their_fix() {
+    let stage = Stage::new().await;
+    stage.database("acct_1Other").await;
+    stage.finds("FAIL", "database", "belongs to the account `acct_1Other`", "use the key of that account");
+    let database = stage.path("data/tollgate.db");
+    let mut bytes = fs::read(&database).unwrap();
+    bytes.iter_mut().skip(4096).for_each(|byte| *byte = 0x5a);
+    fs::write(&database, bytes).unwrap();
+    stage.finds("FAIL", "database", "damaged", "restore it from a copy");
+    fs::remove_file(&database).unwrap();
+    stage.finds("FAIL", "database", "its database is gone", "restore it from a copy");
+}
+
+/// Answers everything with an account, and with a date of long ago.
+fn stopped_clock() -> std::net::SocketAddr {
+    let listener = Plain::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut head = Vec::new();
+            let mut byte = [0];
+            while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).unwrap_or(0) > 0 {
+                head.push(byte[0]);
+            }
+            let body = r#"{"id":"acct_1Old","object":"account"}"#;
+            let answer = format!(
+                "HTTP/1.1 200 OK\r\ndate: Wed, 01 Jan 2020 00:00:00 GMT\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+                body.len()
+            );
+            stream.write_all(answer.as_bytes()).ok();
+        }
+    });
+    address
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clock_that_is_off_and_a_stripe_out_of_reach_are_named_with_their_fix() {
+    let mut stage = Stage::new().await;
+    let (sandbox, old) = (stage.sandbox.address().to_string(), stopped_clock().to_string());
+    stage.replace(&sandbox, &old);
+    stage.finds("FAIL", "clock", "s apart", "NTP");
+    stage.replace(&old, "127.0.0.1:1");
+    stage.finds("FAIL", "account", "no answer from Stripe", "firewall");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_registered_endpoint_has_the_version_of_the_build_and_its_secret_verifies_events() {
+    let stage = Stage::new().await;
+    stage.no_endpoint().await;
+    let flags = || Flags { config: Some(stage.path("tollgate.toml")), values: Vec::new() };
+    drop(stage.command(&["doctor"]));
+    let settings = config::load(&flags(), &Environment::default()).unwrap();
+    let gateway = server::start(settings, Arc::new(SystemClock::new())).await.unwrap();
+    let url = format!("http://{}/webhooks/stripe", gateway.webhook);
+    let listen = config::Listen { grpc: gateway.grpc, webhook: gateway.webhook, ops: gateway.ops };
+    gateway.stop().await;
+
+    let output = stage.command(&["webhook", "register", "-o", "json", "--url", &url]).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let registered: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&registered["api_version"], &registered["url"]), (&VERSION.into(), &url.as_str().into()));
+    assert!(!String::from_utf8_lossy(&output.stdout).contains("whsec_"), "{output:?}");
+    let secrets = fs::read_to_string(stage.path("webhook_secret")).unwrap();
+    assert!(secrets.starts_with("whsec_doctor,whsec_"), "it is added to those that are there");
+
+    let mut settings = config::load(&flags(), &Environment::default()).unwrap();
+    settings.listen = listen;
+    let gateway = server::start(settings, Arc::new(SystemClock::new())).await.unwrap();
+    stage.stripe("POST", "/v1/customers", "name=Ada").await;
+    let control = stage.sandbox.control();
+    crate::rig::until(async || {
+        let book = control.book();
+        book["acknowledged"].as_array().is_some_and(|taken| !taken.is_empty()).then_some(())
+    })
+    .await;
+    gateway.stop().await;
+
+    let list = stage.command(&["webhook", "list", "-o", "jsonl"]).output().unwrap();
+    assert!(String::from_utf8_lossy(&list.stdout).contains(registered["id"].as_str().unwrap()), "{list:?}");
+    let id = registered["id"].as_str().unwrap();
+    assert!(stage.command(&["webhook", "delete", id]).status().unwrap().success());
+    assert_eq!(stage.stripe("GET", "/v1/webhook_endpoints", "").await["data"], serde_json::json!([]));
+    let mut plain = stage.command(&["webhook", "register", "--url", "http://a.example/webhooks/stripe"]);
+    assert_eq!(plain.output().unwrap().status.code(), Some(65), "Stripe delivers over TLS only");
+}
