@@ -1,4 +1,5 @@
-//! Turns `proto/` into the program: messages, form encoding, checks, decoding, the method table and the services.
+//! Turns `proto/` into the program: messages, form encoding, checks, decoding, the method table, the services and what
+//! policies can speak of.
 //!
 //! It knows types and options only, never a service or a field by name; what an RPC means stands in the contract.
 
@@ -25,6 +26,8 @@ mod form;
 mod methods;
 #[path = "build/model.rs"]
 mod model;
+#[path = "build/policy.rs"]
+mod policy;
 #[path = "build/rules.rs"]
 mod rules;
 #[path = "build/services.rs"]
@@ -68,6 +71,10 @@ fn main() -> Result<()> {
     index.push_str(&rules::all(&contract));
     index.push_str(&decode::all(&contract));
     fs::write(out.join("contract.rs"), index)?;
+
+    let (schema, actions) = policy::all(&contract)?;
+    fs::write(out.join("policy.cedarschema"), schema)?;
+    fs::write(out.join("policy.rs"), actions)?;
 
     services::servers(&contract, &out);
     fs::write(out.join("services.rs"), services::implementations(&contract))?;

@@ -14,6 +14,7 @@ mod health;
 mod http;
 mod operations;
 mod output;
+mod policy;
 mod refunds;
 mod sandbox;
 mod serve;
@@ -59,6 +60,9 @@ enum Command {
     /// Search, follow, export and verify the audit log
     #[command(subcommand)]
     Audit(audit::Command),
+    /// Check, test and explain what callers may do
+    #[command(subcommand)]
+    Policy(policy::Command),
     /// Write, check and show the settings of a gateway
     #[command(subcommand)]
     Config(config::Command),
@@ -110,6 +114,7 @@ async fn run(command: Command, program: &OsString) -> Result<(), Failure> {
         Command::Events(command) => events::run(command).await,
         Command::Operations(command) => operations::run(command).await,
         Command::Audit(command) => audit::run(command).await,
+        Command::Policy(command) => policy::run(command),
         Command::Config(command) => config::run(&command),
         Command::Doctor(arguments) => doctor::run(arguments).await,
         Command::Webhook(command) => webhook::run(command).await,

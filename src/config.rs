@@ -46,6 +46,8 @@ pub struct Config {
     pub callers: Vec<CallerConfig>,
     /// Who issues JWTs that prove a caller's name.
     pub issuers: Vec<IssuerConfig>,
+    /// Files and folders with policies; empty only where there are no callers.
+    pub policy_files: Vec<PathBuf>,
     /// The event feed.
     pub feed: Feed,
     /// The audit log.

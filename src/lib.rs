@@ -11,6 +11,7 @@ pub mod grpc;
 pub mod identity;
 pub mod ledger;
 pub mod ops;
+pub mod policy;
 pub mod proto;
 pub mod sandbox;
 pub mod server;

@@ -33,6 +33,7 @@ use crate::grpc::{Api, layer::DoorLayer};
 use crate::identity::{self, Registry, Settings};
 use crate::ledger::Ledger;
 use crate::ops;
+use crate::policy::{self, Policies, PolicySet};
 use crate::store::{Store, Terms};
 use crate::stripe::{self, AccountError, AccountHeader, Client, Key};
 use crate::telemetry::metrics::Metrics;
@@ -87,6 +88,9 @@ pub enum Error {
     /// Callers or issuers cannot be set up.
     #[error(transparent)]
     Identity(#[from] identity::Error),
+    /// The policies cannot be used.
+    #[error("the policies cannot be used:\n{0}")]
+    Policy(#[from] policy::Faults),
     /// The audit log cannot be set up.
     #[error(transparent)]
     Audit(#[from] audit::Error),
@@ -131,10 +135,7 @@ pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Running, Err
     let metrics = Metrics::new()?;
     let registry = Registry::new(Settings::read(&config)?, Arc::clone(&clock));
     let store = Store::open(&config.data, TERMS)?;
-    metrics.audit_dropped({
-        let store = store.clone();
-        move || store.lazily_dropped()
-    });
+    show_dropped(&metrics, store.clone());
     let client = client(&config, &metrics)?;
     let (account, clock_is_right) = account(client, &store, clock.as_ref()).await?;
     let account_id = account.id.clone();
@@ -160,6 +161,7 @@ pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Running, Err
         waits: Arc::new(Semaphore::new(WAITS_AT_ONCE_MAX)),
         drain: drain.clone(),
         registry: registry.clone(),
+        policies: Policies::new(policies(&config)?),
     };
     let readiness = ops::Readiness::default();
     recover(&gateway.ledger, clock_is_right).await?;
@@ -216,6 +218,11 @@ fn forgot(notarized: &audit::Notarized) -> bool {
         );
     }
     forgot
+}
+
+/// Shows from now on how many audit records found no room.
+fn show_dropped(metrics: &Metrics, store: Store) {
+    metrics.audit_dropped(move || store.lazily_dropped());
 }
 
 /// Shows from now on how many operations are not settled.
@@ -302,6 +309,25 @@ async fn account(client: Client, store: &Store, clock: &dyn Clock) -> Result<(Ac
     };
     let (alias, mode) = (DEFAULT_ALIAS.to_owned(), client.mode());
     Ok((Account { alias, id, mode, header: AccountHeader::None, stripe: client }, clock_is_right))
+}
+
+/// What callers may do.
+fn policies(config: &Config) -> Result<PolicySet, policy::Faults> {
+    if config.callers.is_empty() && config.policy_files.is_empty() {
+        return PolicySet::on_loopback();
+    }
+    if config.policy_files.is_empty() {
+        let operators = config.callers.iter().filter(|caller| caller.admin).map(|caller| {
+            format!(
+                "@id(\"operator-{0}\") permit(principal == Caller::\"{0}\", action, resource);\n",
+                caller.name
+            )
+        });
+        let rest = "@id(\"identified\") permit(principal, action, resource) unless { action in Action::\"admin\" };\n";
+        let text = operators.chain([rest.to_owned()]).collect();
+        return PolicySet::parse(&[policy::Source { file: "(built in)".to_owned(), text }]);
+    }
+    PolicySet::parse(&policy::read(&config.policy_files)?)
 }
 
 fn webhook_options(config: &Config, feed: Feed, clock: Arc<dyn Clock>, metrics: Metrics) -> webhook::Options {

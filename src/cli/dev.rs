@@ -137,6 +137,7 @@ fn config(home: &Home, kept: &Kept, ports: Ports, stripe: String, telemetry: Tel
             ops: ports.address(OPS_PORT),
         },
         data: home.gateway_folder(),
+        policy_files: Vec::new(),
         callers: vec![caller],
         issuers: Vec::new(),
         feed: Feed { checkpoint_interval: Duration::from_secs(15) },

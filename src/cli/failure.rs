@@ -7,6 +7,7 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
 use crate::config::Faults;
+use crate::policy;
 use crate::telemetry::names::rpc_status;
 
 /// Clap's own code for arguments that cannot be understood.
@@ -49,6 +50,12 @@ pub(super) enum Failure {
     /// The settings are wrong.
     #[error(transparent)]
     Config(#[from] Faults),
+    /// Policies or tables of decisions are wrong.
+    #[error(transparent)]
+    Policy(#[from] policy::Faults),
+    /// Something was found that should not be.
+    #[error("{0}")]
+    Unexpected(String),
     /// What was given to send is wrong.
     #[error("{0}")]
     Data(String),
@@ -81,7 +88,8 @@ impl From<Status> for Failure {
 impl Failure {
     fn exit_code(&self) -> u8 {
         match self {
-            Self::Config(_) => CONFIG,
+            Self::Config(_) | Self::Policy(_) => CONFIG,
+            Self::Unexpected(_) => FAILED,
             Self::Data(_) => DATA,
             Self::Unreachable(_) => UNAVAILABLE,
             Self::Start(_) => CANNOT_START,

@@ -2,6 +2,7 @@
 //! search for more.
 
 mod identity;
+mod policy;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -57,6 +58,7 @@ impl Reader<'_> {
         let secrets = self.required("webhook.secret", parse_webhook_secrets);
         let callers = self.callers();
         let issuers = self.issuers(&callers);
+        let policy_files = self.policy_files();
         let listen = self.listen(callers.is_empty());
         let data = self.required("data", |text| non_empty(text).map(Into::into));
         let checkpoint_interval = self.seconds("feed.checkpoint_interval_s");
@@ -72,6 +74,7 @@ impl Reader<'_> {
             data: data?,
             callers,
             issuers,
+            policy_files: policy_files?,
             feed: Feed { checkpoint_interval: checkpoint_interval? },
             audit: audit?,
             guards: Guards { over_refund: over_refund?, open_dispute: open_dispute? },

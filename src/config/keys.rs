@@ -191,6 +191,14 @@ pub const KEYS: &[Key] = &[
         about: "Whether the caller may use `AdminService` and read the audit records of every namespace; `false` when not set. The one caller of a gateway without callers may.",
     },
     Key {
+        path: "policy.files",
+        variable: "TOLLGATE_POLICY_FILES",
+        shape: Shape::Texts,
+        default: "",
+        since: "0.3.0",
+        about: "Files with policies, or folders of `.cedar` files: what each caller may do (docs/policy.md). Required once there are callers.",
+    },
+    Key {
         path: "issuers.*.issuer",
         variable: "",
         shape: Shape::Text,

@@ -11,10 +11,10 @@ use std::time::Duration;
 use super::call::{Done, Gateway};
 use super::context::Context;
 use super::fault::{Code, Fault, Reason, Retry};
+use super::judge::Sight;
 use crate::audit::entry::Entry;
 use crate::audit::{Month, Phase, Record};
 use crate::contract::{Params, Sensitivity, Violations};
-use crate::domain::caller::Caller;
 use crate::domain::limits::{
     AUDIT_EXPORT_RECORDS, AUDIT_READ_BYTES_MAX, CHECKPOINTS_LISTED_MAX, PAGE_ITEMS_DEFAULT,
 };
@@ -29,15 +29,13 @@ const GET: &str = "tollgate.v1.AuditService/GetAuditRecord";
 const LIST_CHECKPOINTS: &str = "tollgate.v1.AuditService/ListCheckpoints";
 const EXPORT: &str = "tollgate.v1.AuditService/ExportAuditRecords";
 const ERASE_KEY: &str = "tollgate.v1.AuditService/EraseAuditKey";
-/// The rule that denies what only admin callers may do.
-const ADMIN_ONLY: &str = "admin_only";
 /// Advice on when to come back after a failure of the store.
 const RETRY_SOON: Duration = Duration::from_secs(1);
 
 /// An export under way: what has been sent, and what will be.
 #[derive(Debug)]
 pub struct Export {
-    caller: Caller,
+    context: Context,
     sent: u64,
     end: u64,
 }
@@ -57,8 +55,8 @@ impl Gateway {
             let found = self.store.audit_with(&request.id, 0, 1, AUDIT_READ_BYTES_MAX).await;
             let found = found.map_err(|error| unread(&error))?;
             let found = found.into_iter().filter(|stored| stored.row.id == request.id);
-            let seen =
-                found.filter_map(|stored| visible(&context.caller, &stored).map(|record| (stored, record)));
+            let sight = self.sight(&context.caller);
+            let seen = found.filter_map(|stored| visible(&sight, &stored).map(|record| (stored, record)));
             seen.map(|(stored, record)| message::record(&stored, &record))
                 .next()
                 .ok_or_else(|| not_found(&request.id))
@@ -118,7 +116,7 @@ impl Gateway {
         let begin = async {
             let wanted = Some(request.up_to_sequence).filter(|end| *end > 0);
             let end = wanted.map_or(head, |end| end.min(head));
-            Ok(Export { caller: context.caller.clone(), sent: request.after_sequence, end })
+            Ok(Export { context: context.clone(), sent: request.after_sequence, end })
         };
         Ok(self.read_own(context, (EXPORT, None), params, begin).await?.0)
     }
@@ -127,11 +125,13 @@ impl Gateway {
     /// holds nothing up.
     ///
     /// # Errors
-    /// UNAVAILABLE when the store cannot be read.
+    /// UNAVAILABLE when the store cannot be read; UNAUTHENTICATED or PERMISSION_DENIED when the caller may not read on.
     pub async fn next_of_export(
         &self,
         export: &mut Export,
     ) -> Result<Option<ExportAuditRecordsResponse>, Fault> {
+        self.judge_again(&mut export.context, self.accounts.default_account(), EXPORT)?;
+        let sight = self.sight(&export.context.caller);
         let left = usize::try_from(export.end.saturating_sub(export.sent)).unwrap_or(usize::MAX);
         let wanted = left.min(AUDIT_EXPORT_RECORDS);
         if wanted == 0 {
@@ -142,7 +142,7 @@ impl Gateway {
         export.sent = last.sequence;
         let records = rows.into_iter().map(|stored| {
             // The proof needs the leaf; the bytes are for those who may see them.
-            let shown = visible(&export.caller, &stored).is_some() || export.caller.admin;
+            let shown = visible(&sight, &stored).is_some() || sight.every;
             let entry = Entry::from(stored);
             ExportedAuditRecord {
                 sequence: entry.sequence,
@@ -157,7 +157,7 @@ impl Gateway {
     /// Drops the key behind the hashes of personal values of one month.
     ///
     /// # Errors
-    /// PERMISSION_DENIED for callers that are not admin, INVALID_ARGUMENT for what is no month, FAILED_PRECONDITION for
+    /// PERMISSION_DENIED where no rule permits it, INVALID_ARGUMENT for what is no month, FAILED_PRECONDITION for
     /// the current one, NOT_FOUND when there is no key of it, UNAVAILABLE when the store cannot be written.
     pub async fn erase_audit_key(
         self: Arc<Self>,
@@ -182,13 +182,16 @@ impl Gateway {
         request: &EraseAuditKeyRequest,
         record: &mut Record,
     ) -> Result<Vec<String>, Fault> {
-        let judged = self.may_erase(context, request);
+        let judged = match self.judge_own(context, None, record) {
+            Ok(()) => self.may_erase(request),
+            Err(fault) => Err(fault),
+        };
         match &judged {
             Ok(_) => record.conclude("begun"),
             Err(fault) => {
-                let denied = fault.code == Code::PermissionDenied;
-                record.phase = if denied { Phase::Denied } else { Phase::Refused };
-                record.decision = denied.then(|| ADMIN_ONLY.to_owned()).or(record.decision.take());
+                if record.phase != Phase::Denied {
+                    record.phase = Phase::Refused;
+                }
                 record.conclude("failed");
                 record.outcome.get_or_insert_default().reason = Some(fault.reason_name().to_owned());
             }
@@ -203,9 +206,8 @@ impl Gateway {
         if erased { Ok(self.key_months()) } else { Err(no_key(month)) }
     }
 
-    fn may_erase(&self, context: &Context, request: &EraseAuditKeyRequest) -> Result<Month, Fault> {
+    fn may_erase(&self, request: &EraseAuditKeyRequest) -> Result<Month, Fault> {
         checked(Violations::of(request))?;
-        admin(context)?;
         let month = Month::parse(&request.month)
             .ok_or_else(|| Fault::invalid_field("month", "is not a month like `2026-11`"))?;
         if month >= Month::of(self.clock.wall()) {
@@ -225,22 +227,11 @@ impl Gateway {
     }
 }
 
-/// The record, if it can be read and the caller may see it: those of its own namespace, or all for an admin.
-fn visible(caller: &Caller, stored: &StoredAudit) -> Option<Record> {
+/// The record, if it can be read and may be seen.
+fn visible(sight: &Sight, stored: &StoredAudit) -> Option<Record> {
     let record: Record = serde_json::from_slice(&stored.row.record).ok()?;
-    (caller.admin || !record.namespace.is_empty() && record.namespace == caller.namespace).then_some(record)
-}
-
-/// Refuses callers that are not admin.
-fn admin(context: &Context) -> Result<(), Fault> {
-    if context.caller.admin {
-        return Ok(());
-    }
-    let message = format!(
-        "`{}` is no admin; `callers.{}.admin` makes it one",
-        context.caller.name, context.caller.name
-    );
-    Err(Fault::new(Code::PermissionDenied, Reason::PermissionDenied, message).retry(Retry::Never))
+    let own = !record.namespace.is_empty() && record.namespace == sight.namespace;
+    (sight.every || own).then_some(record)
 }
 
 fn checked(violations: Violations) -> Result<(), Fault> {

@@ -16,6 +16,7 @@ use crate::domain::drain::Drain;
 use crate::events::Feed;
 use crate::identity::Registry;
 use crate::ledger::Ledger;
+use crate::policy::Policies;
 use crate::store::Store;
 use crate::telemetry::metrics::Metrics;
 
@@ -48,6 +49,8 @@ pub struct Gateway {
     pub drain: Drain,
     /// Who may call.
     pub registry: Registry,
+    /// What callers may do.
+    pub policies: Policies,
 }
 
 /// A call that was answered.
@@ -85,9 +88,9 @@ impl Gateway {
             return self.change::<M>(context, received, |prepared, account| prepared.outgoing(account)).await;
         }
         let alias = M::local(&received.message).account;
-        let record = self.record(Phase::Read, &context, M::SPEC, alias);
+        let mut record = self.record(Phase::Read, &context, M::SPEC, alias);
         let line = self.line(M::SPEC.full_name(), &context, None, record.id.clone());
-        let answer = self.read::<M>(&context, &received, &record.id).await;
+        let answer = self.read::<M>(&context, &received, &mut record).await;
         self.keep_read::<M>(record, &received, &answer, line.started);
         self.account_for(&line, answer)
     }

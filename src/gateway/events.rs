@@ -2,13 +2,16 @@
 //! what order is the feed's to say.
 
 mod message;
+mod stream;
 
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::time::Duration;
 
 use prost::Message as _;
 use prost_types::Timestamp;
 
+pub use self::stream::EventStream;
 use super::accounts::Account;
 use super::call::{Done, Gateway};
 use super::context::Context;
@@ -19,12 +22,13 @@ use crate::contract::{FieldPath, Params, Sensitivity, Violation, Violations};
 use crate::domain::clock::UnixMillis;
 use crate::domain::cursor::Cursor;
 use crate::domain::limits::{PAGE_ITEMS_DEFAULT, PAGE_ITEMS_MAX};
-use crate::events::{Error, Filter, Item, Query, Start, Subscription, Types};
+use crate::events::{Error, Filter, Item, Query, Start, Types};
 use crate::proto::v1::subscribe_request::Start as Wanted;
 use crate::proto::v1::{
     CallInfo, EventPreset, GetEventRequest, GetEventResponse, ListEventsRequest, ListEventsResponse,
     SubscribeRequest, SubscribeResponse, TimeRange,
 };
+use crate::store::StoredEvent;
 
 const SUBSCRIBE: &str = "tollgate.v1.EventService/Subscribe";
 const LIST: &str = "tollgate.v1.EventService/ListEvents";
@@ -44,25 +48,16 @@ impl Gateway {
         &self,
         context: &Context,
         request: &SubscribeRequest,
-    ) -> Result<Subscription, Fault> {
+    ) -> Result<EventStream, Fault> {
         let params = asked(&request.types, request.presets());
         let open = async {
             let (start, filter) = self.question(request)?;
             self.feed.subscribe(start, filter).await.map_err(|error| fault(&error))
         };
-        Ok(self.read_own(context, (SUBSCRIBE, Some(&request.account)), params, open).await?.0)
-    }
-
-    /// The next message of a stream.
-    ///
-    /// # Errors
-    /// OUT_OF_RANGE when the log has dropped what the reader had still to read, UNAVAILABLE when the store cannot be
-    /// read; both with the stream's cursor.
-    pub async fn next_of(&self, subscription: &mut Subscription) -> Result<SubscribeResponse, Fault> {
-        match subscription.next().await {
-            Ok(item) => Ok(self.response(item)),
-            Err(error) => Err(fault(&error)),
-        }
+        let (subscription, _) =
+            self.read_own(context, (SUBSCRIBE, Some(&request.account)), params, open).await?;
+        let account = Arc::clone(self.accounts.named(&request.account)?);
+        Ok(EventStream::new(subscription, context.clone(), account))
     }
 
     /// Reads a page of events.
@@ -75,8 +70,9 @@ impl Gateway {
         request: &ListEventsRequest,
     ) -> Result<ListEventsResponse, Fault> {
         let params = asked(&request.types, request.presets());
-        let (page, call) =
-            self.read_own(context, (LIST, Some(&request.account)), params, self.page(request)).await?;
+        let (page, call) = self
+            .read_own(context, (LIST, Some(&request.account)), params, self.page(context, request))
+            .await?;
         Ok(ListEventsResponse { call: Some(call), ..page })
     }
 
@@ -95,7 +91,9 @@ impl Gateway {
             let account = self.asked_account(&request.account, Violations::of(request).into_vec())?;
             let found =
                 self.feed.get(account.log_alias(), &request.id).await.map_err(|error| fault(&error))?;
-            found.ok_or_else(|| not_found(&request.id))
+            // What may not be shown is not there, so that nobody learns that it is.
+            let may = |stored: &StoredEvent| self.may_receive(&context.caller, account, &stored.event.kind);
+            found.filter(may).ok_or_else(|| not_found(&request.id))
         };
         let (stored, call) = self.read_own(context, (GET, Some(&request.account)), params, read).await?;
         Ok(GetEventResponse { event: Some(message::event(stored, &self.feed)), call: Some(call) })
@@ -112,7 +110,10 @@ impl Gateway {
     ) -> Result<(R, CallInfo), Fault> {
         let mut record = self.plain_record(Phase::Read, context, rpc, alias);
         let line = self.line(rpc.to_owned(), context, None, record.id.clone());
-        let answer = read.await;
+        let answer = match self.judge_own(context, alias, &mut record) {
+            Ok(()) => read.await,
+            Err(fault) => Err(fault),
+        };
         record.params = self.auditor.params(params.pairs());
         record.latency_ms = Some(self.millis_since(line.started));
         record.conclude(answer.as_ref().map_or_else(Fault::reason_name, |_| "succeeded"));
@@ -122,7 +123,11 @@ impl Gateway {
         Ok((response, CallInfo { audit_id: record.id, ..CallInfo::default() }))
     }
 
-    async fn page(&self, request: &ListEventsRequest) -> Result<ListEventsResponse, Fault> {
+    async fn page(
+        &self,
+        context: &Context,
+        request: &ListEventsRequest,
+    ) -> Result<ListEventsResponse, Fault> {
         let mut violations = Violations::of(request).into_vec();
         let types = types(&request.types, request.presets(), &mut violations);
         let filters = ListEventsRequest { page_size: 0, page_token: String::new(), ..request.clone() };
@@ -144,8 +149,14 @@ impl Gateway {
             events_max: usize::try_from(size).unwrap_or_default(),
         };
         let page = self.feed.list(&query).await.map_err(|error| fault(&error))?;
+        let may = |stored: &StoredEvent| self.may_receive(&context.caller, account, &stored.event.kind);
         Ok(ListEventsResponse {
-            events: page.events.into_iter().map(|stored| message::event(stored, &self.feed)).collect(),
+            events: page
+                .events
+                .into_iter()
+                .filter(may)
+                .map(|stored| message::event(stored, &self.feed))
+                .collect(),
             next_page_token: page.next.map(|before| binding.seal(&before.to_string())).unwrap_or_default(),
             call: None,
         })

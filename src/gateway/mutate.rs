@@ -10,6 +10,7 @@ use super::accounts::Account;
 use super::call::{Done, Gateway};
 use super::context::Context;
 use super::fault::Fault;
+use super::judge::facts;
 use super::lookup::{Named, Question};
 use super::operation::operation_of;
 use super::prepare::{Prepared, prepare};
@@ -26,6 +27,9 @@ use crate::ledger::{Asked, Begun, Hold, Settled, Success, Ticket, Unresolved, Ve
 use crate::proto::v1::CallInfo;
 use crate::stripe::{Answer, Attempt, Outgoing};
 use crate::telemetry::names::{Replay, Way};
+
+/// What the record of a change that a guard refused names as the rule.
+const GUARD: &str = "guard";
 
 /// A change that is known to have taken effect.
 struct Effected {
@@ -82,7 +86,7 @@ impl Gateway {
         context: &Context,
         received: &Received<M::Request>,
         build: impl FnOnce(&mut Prepared<'_>, &Account) -> Outgoing,
-        audit: audit::Record,
+        mut audit: audit::Record,
     ) -> Result<Carried<M::Response>, Fault> {
         let mut prepared = match prepare::<M>(received, &self.accounts) {
             Ok(prepared) => prepared,
@@ -94,6 +98,11 @@ impl Gateway {
         let reference = prepared.local.operation.cloned().unwrap_or_default();
         let account = Arc::clone(&prepared.account);
         let operation = operation_of(context, &account, prepared.spec, &reference);
+        if let Err(fault) = self.judge(context, &account, facts(&prepared), &mut audit) {
+            let path = (prepared.spec.path, prepared.path.as_str());
+            self.keep_denied(audit, &operation, path, prepared.params.pairs(), &fault);
+            return Err(fault);
+        }
         if prepared.spec.stamped {
             let stamp = operation.hash().to_string();
             prepared.sent.push(format!("metadata[{METADATA_STAMP}]"), stamp, Sensitivity::Public);
@@ -109,7 +118,9 @@ impl Gateway {
         let advice = match self.guard(&account, &asked).await {
             Ok(advice) => advice,
             Err(fault) => {
-                self.keep_denied(audit, &asked, &fault);
+                audit.decision = Some(GUARD.to_owned());
+                let path = (asked.outgoing.template.as_str(), asked.outgoing.path.as_str());
+                self.keep_denied(audit, &asked.operation, path, asked.params, &fault);
                 return Err(fault);
             }
         };

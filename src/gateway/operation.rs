@@ -12,6 +12,7 @@ use crate::contract::{self, Spec, Violations};
 use crate::domain::clock::UnixMillis;
 use crate::domain::operation::Operation;
 use crate::ledger::{self, Asked, Known, Sending, Settled, Standing, Status};
+use crate::policy::Facts;
 use crate::proto::v1::{
     self, CallInfo, GetOperationRequest, GetOperationResponse, OperationRef, OperationState, Preview,
     PreviewDecision,
@@ -70,6 +71,7 @@ impl Gateway {
             return Err(Fault::invalid(violations));
         }
         let account = self.accounts.named(&request.account)?;
+        self.judge(context, account, Facts::default(), record)?;
         let name = request.rpc.trim_start_matches("tollgate.v1.");
         let spec = name.split_once('/').and_then(|(service, rpc)| contract::find(service, rpc));
         let Some(spec) = spec.filter(|spec| spec.mutates()) else {

@@ -6,9 +6,11 @@ use tokio::time::timeout_at;
 use super::call::{Done, Gateway};
 use super::context::Context;
 use super::fault::{Code, Fault, Reason, Retry};
+use super::judge::facts;
 use super::prepare::prepare;
 use super::redact::without_client_secrets;
 use super::refusal;
+use crate::audit::Record;
 use crate::contract::{Method, Received, Reply, Spec, Undecodable, page};
 use crate::proto::v1::CallInfo;
 use crate::stripe::{Answer, Attempt};
@@ -19,10 +21,11 @@ impl Gateway {
         &self,
         context: &Context,
         received: &Received<M::Request>,
-        audit_id: &str,
+        record: &mut Record,
     ) -> Result<Done<M::Response>, Fault> {
         let prepared = prepare::<M>(received, &self.accounts)?;
         let account = &prepared.account;
+        self.judge(context, account, facts(&prepared), record)?;
         let outgoing = prepared.outgoing(account);
         let sending = account.stripe.send(&outgoing, context.deadline);
         let sent = match context.deadline {
@@ -40,7 +43,7 @@ impl Gateway {
             call: CallInfo {
                 replayed: false,
                 stripe_request_id: answer.request_id.clone().unwrap_or_default(),
-                audit_id: audit_id.to_owned(),
+                audit_id: record.id.clone(),
                 attempts,
                 ..CallInfo::default()
             },

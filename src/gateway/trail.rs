@@ -8,11 +8,9 @@ use super::fault::Fault;
 use crate::audit::{Outcome, Param, Phase, Record};
 use crate::contract::{Method, Pair, Params, Received, Sensitivity, Spec};
 use crate::domain::fingerprint::path_values;
+use crate::domain::operation::Operation;
 use crate::ledger;
 use crate::telemetry::names::StoreFailure;
-
-/// The rule that permits a call in this version: the caller is identified.
-const PERMITTED: &str = "identified";
 
 impl Gateway {
     /// A record of a call of an annotated RPC for the account that `alias` means.
@@ -20,7 +18,7 @@ impl Gateway {
         self.plain_record(phase, context, &spec.full_name(), Some(alias))
     }
 
-    /// A record of a call of any RPC; `alias` means its account, if it is about one. Whoever is identified may call in this version, which is what the record says.
+    /// A record of a call of any RPC; `alias` means its account, if it is about one.
     pub(super) fn plain_record(
         &self,
         phase: Phase,
@@ -32,7 +30,6 @@ impl Gateway {
         record.actor = Some(context.actor.clone()).filter(|actor| !actor.is_empty());
         record.peer = Some(context.peer.clone()).filter(|peer| !peer.is_empty());
         record.trace_id = Some(context.trace_id.clone()).filter(|trace| !trace.is_empty());
-        record.decision = Some(PERMITTED.to_owned());
         let account = alias.and_then(|alias| self.accounts.resolve(alias));
         record.account = account.map(|account| account.id.clone());
         record.mode = account.map(|account| account.mode);
@@ -54,11 +51,17 @@ impl Gateway {
     }
 
     /// Keeps the record of a change that a rule of the gateway's forbade.
-    pub(super) fn keep_denied(&self, mut record: Record, asked: &ledger::Asked<'_>, fault: &Fault) {
+    pub(super) fn keep_denied(
+        &self,
+        mut record: Record,
+        operation: &Operation,
+        (template, path): (&str, &str),
+        params: &[Pair],
+        fault: &Fault,
+    ) {
         record.phase = Phase::Denied;
-        record.decision = None;
-        record.concern(&asked.operation);
-        record.params = self.params(&asked.outgoing.template, &asked.outgoing.path, asked.params);
+        record.concern(operation);
+        record.params = self.params(template, path, params);
         record.outcome = Some(outcome(fault));
         self.keep(&record);
     }

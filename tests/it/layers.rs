@@ -14,6 +14,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("config", 1),
     ("telemetry", 1),
     ("contract", 1),
+    ("policy", 2),
     ("store", 2),
     ("stripe", 2),
     ("identity", 2),
@@ -38,6 +39,7 @@ const SANDBOX_FLOOR: u8 = 6;
 
 /// Text that may stand in the sources below these paths only.
 const CONFINED: &[(&str, &[&str])] = &[
+    ("cedar_policy", &["src/policy"]),
     ("tonic", &["src/grpc", "src/server", "src/proto", "src/cli"]),
     // An issuer's keys are the one other thing that is fetched.
     ("reqwest::", &["src/stripe/transport", "src/identity/jwks/fetch.rs"]),

@@ -260,7 +260,7 @@ async fn what_is_for_operators_is_for_nobody_else() {
             .unwrap_err(),
     ];
     for status in denied {
-        assert_eq!((status.code(), reason(&status).as_str()), (Code::PermissionDenied, "PERMISSION_DENIED"));
+        assert_eq!((status.code(), reason(&status).as_str()), (Code::PermissionDenied, "POLICY_DENIED"));
     }
     let mut admin = AdminServiceClient::new(rig.operator());
     let status = admin.inspect_operation(InspectOperationRequest { id }).await.unwrap_err();

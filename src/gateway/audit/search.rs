@@ -64,6 +64,7 @@ impl Gateway {
             if request.page_size == 0 { PAGE_ITEMS_DEFAULT } else { request.page_size.min(PAGE_ITEMS_MAX) };
         let size = usize::try_from(size).unwrap_or_default();
         let question = self.audit_question(request);
+        let sight = self.sight(&context.caller);
         let mut after = after.unwrap_or_default();
         let (mut records, mut searched) = (Vec::new(), 0);
         while searched < AUDIT_PAGE_SEARCHED_MAX {
@@ -74,7 +75,7 @@ impl Gateway {
             for stored in rows {
                 searched += 1;
                 after = stored.sequence;
-                let seen = visible(&context.caller, &stored).filter(|record| question.fits(record));
+                let seen = visible(&sight, &stored).filter(|record| question.fits(record));
                 records.extend(seen.map(|record| message::record(&stored, &record)));
                 if records.len() >= size {
                     break;

@@ -16,6 +16,7 @@ use crate::domain::limits::{
 use crate::events::Envelope;
 use crate::gateway::context::Context;
 use crate::gateway::fault::Fault;
+use crate::gateway::judge::Sight;
 use crate::proto::v1::{TraceRequest, TraceResponse};
 use crate::store::{NewEvent, StoredAudit, StoredEvent};
 
@@ -50,16 +51,16 @@ impl Gateway {
     }
 
     async fn story_of(&self, caller: &Caller, id: &str) -> Result<TraceResponse, Fault> {
-        let mut found = Found::default();
-        self.records_with(caller, id, &mut found).await?;
-        self.events_with(id, &mut found).await?;
+        let (mut found, sight) = (Found::default(), self.sight(caller));
+        self.records_with(&sight, id, &mut found).await?;
+        self.events_with(caller, id, &mut found).await?;
         // An event leads to its order by the request that caused it, else by the object it is about.
         for links in [exact_links, object_link] {
             if orders(&found).is_empty() {
                 let links: BTreeSet<String> =
                     found.events.values().flat_map(|stored| links(&stored.event)).collect();
                 for link in links {
-                    self.records_with(caller, &link, &mut found).await?;
+                    self.records_with(&sight, &link, &mut found).await?;
                 }
             }
         }
@@ -83,9 +84,10 @@ impl Gateway {
         found: &mut Found,
     ) -> Result<(), Fault> {
         found.truncated |= orders.len() > TRACE_ORDERS_MAX;
+        let sight = self.sight(caller);
         for (namespace, order_id) in orders.iter().take(TRACE_ORDERS_MAX) {
             let mut of_term = Found::default();
-            self.records_with(caller, order_id, &mut of_term).await?;
+            self.records_with(&sight, order_id, &mut of_term).await?;
             found.truncated |= of_term.truncated;
             let own = |record: &Record| {
                 record.order_id.as_ref() == Some(order_id) && record.namespace == *namespace
@@ -101,15 +103,15 @@ impl Gateway {
             .chain(made.iter().cloned())
             .collect();
         for object in &made {
-            self.records_with(caller, object, found).await?;
+            self.records_with(&sight, object, found).await?;
         }
         for link in links {
-            self.events_with(&link, found).await?;
+            self.events_with(caller, &link, found).await?;
         }
         Ok(())
     }
 
-    async fn records_with(&self, caller: &Caller, term: &str, found: &mut Found) -> Result<(), Fault> {
+    async fn records_with(&self, sight: &Sight, term: &str, found: &mut Found) -> Result<(), Fault> {
         let page = async |after, count_max| {
             let rows = self.store.audit_with(term, after, count_max, TRACE_BYTES_MAX).await;
             rows.map_err(|error| unread(&error))
@@ -119,7 +121,7 @@ impl Gateway {
             found.truncated |= !page(last.sequence, 1).await?.is_empty();
         }
         for stored in rows {
-            let seen = visible(caller, &stored).filter(|record| !record.rpc.starts_with(OWN_SERVICE));
+            let seen = visible(sight, &stored).filter(|record| !record.rpc.starts_with(OWN_SERVICE));
             if let Some(record) = seen {
                 found.records.insert(stored.sequence, (stored, record));
             }
@@ -127,7 +129,7 @@ impl Gateway {
         Ok(())
     }
 
-    async fn events_with(&self, term: &str, found: &mut Found) -> Result<(), Fault> {
+    async fn events_with(&self, caller: &Caller, term: &str, found: &mut Found) -> Result<(), Fault> {
         let page = async |after, count_max| {
             let rows = self.store.events_with(term, after, count_max, TRACE_BYTES_MAX).await;
             rows.map_err(|error| unread(&error))
@@ -136,7 +138,12 @@ impl Gateway {
         if let Some(last) = rows.last() {
             found.truncated |= !page(last.position, 1).await?.is_empty();
         }
-        found.events.extend(rows.into_iter().map(|stored| (stored.position, stored)));
+        // An event that the policies do not show is no part of the story.
+        let shown = rows.into_iter().filter(|stored| {
+            let account = self.accounts.resolve(&stored.event.account);
+            account.is_some_and(|account| self.may_receive(caller, account, &stored.event.kind))
+        });
+        found.events.extend(shown.map(|stored| (stored.position, stored)));
         Ok(())
     }
 }

@@ -15,8 +15,7 @@ use tracing::Instrument as _;
 use crate::contract::Received;
 use crate::domain::drain::Drain;
 use crate::domain::limits::STREAM_AHEAD_ITEMS_MAX;
-use crate::events::Subscription;
-use crate::gateway::{Code, Fault, Gateway, Reason, Retry};
+use crate::gateway::{Changes, Code, EventStream, Fault, Gateway, Reason, Retry};
 use crate::grpc::api::{Api, context};
 use crate::grpc::status;
 use crate::proto::v1::{
@@ -57,11 +56,14 @@ pub(in crate::grpc) async fn subscribe(
     request: Request<Received<SubscribeRequest>>,
 ) -> Result<Response<SubscribeStream>, Status> {
     let context = context(&request)?;
+    // Before it is judged, so that no change falls between.
+    let changes = api.gateway.changes();
     let opened = api.gateway.subscribe(&context, &request.into_inner().message).await;
-    let subscription = opened.map_err(|fault| status::of(&fault))?;
+    let stream = opened.map_err(|fault| status::of(&fault))?;
     let (sender, receiver) = mpsc::channel(STREAM_AHEAD_ITEMS_MAX);
     let carrier = Carrier {
-        subscription,
+        stream,
+        changes,
         gateway: Arc::clone(&api.gateway),
         drain: api.drain.clone(),
         deadline: context.deadline,
@@ -75,7 +77,9 @@ type Sender = mpsc::Sender<Result<SubscribeResponse, Status>>;
 
 /// A stream that is open.
 struct Carrier {
-    subscription: Subscription,
+    stream: EventStream,
+    /// Tells when it has to be judged anew.
+    changes: Changes,
     gateway: Arc<Gateway>,
     drain: Drain,
     deadline: Option<Instant>,
@@ -87,9 +91,9 @@ impl Carrier {
     async fn carry(mut self, sender: Sender) {
         let end = self.until_end(&sender).await;
         let reason = end.as_ref().map_or("", Fault::reason_name);
-        tracing::info!(position = self.subscription.cursor().position, reason, "event stream ended");
+        tracing::info!(position = self.stream.cursor().position, reason, "event stream ended");
         if let Some(fault) = end {
-            let fault = fault.with("cursor", self.subscription.cursor().encode());
+            let fault = fault.with("cursor", self.stream.cursor().encode());
             // An error means that the caller has gone.
             drop(sender.send(Err(status::of(&fault))).await);
         }
@@ -102,14 +106,21 @@ impl Carrier {
             // Room first: what is taken from the subscription moves its cursor, so it must be sent.
             let next = async {
                 let room = sender.reserve().await.ok()?;
-                Some((room, self.gateway.next_of(&mut self.subscription).await))
+                Some((room, self.gateway.next_of(&mut self.stream).await))
             };
             let next = tokio::select! {
                 biased;
                 () = sender.closed() => return None,
                 () = drain.begun() => return Some(shutting_down()),
                 () = passed(deadline) => return Some(deadline_passed()),
-                next = next => next,
+                () = self.changes.next() => None,
+                next = next => Some(next),
+            };
+            let Some(next) = next else {
+                match self.gateway.stream_again(&mut self.stream) {
+                    Ok(()) => continue,
+                    Err(fault) => return Some(fault),
+                }
             };
             match next? {
                 (room, Ok(response)) => room.send(Ok(response)),
