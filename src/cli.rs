@@ -10,6 +10,7 @@ mod dev;
 mod doctor;
 mod events;
 mod failure;
+mod freezes;
 mod health;
 mod http;
 mod operations;
@@ -57,6 +58,12 @@ enum Command {
     /// Show and settle operations whose outcome is not known
     #[command(subcommand)]
     Operations(operations::Command),
+    /// Stop changes of a caller, by a method or at an account from going to Stripe, at once
+    Freeze(freezes::Freeze),
+    /// Lift a freeze
+    Unfreeze(freezes::Unfreeze),
+    /// Show what is frozen
+    Freezes(freezes::List),
     /// Search, follow, export and verify the audit log
     #[command(subcommand)]
     Audit(audit::Command),
@@ -113,6 +120,9 @@ async fn run(command: Command, program: &OsString) -> Result<(), Failure> {
         Command::Refunds(command) => refunds::run(command).await,
         Command::Events(command) => events::run(command).await,
         Command::Operations(command) => operations::run(command).await,
+        Command::Freeze(arguments) => freezes::freeze(arguments).await,
+        Command::Unfreeze(arguments) => freezes::unfreeze(arguments).await,
+        Command::Freezes(arguments) => freezes::list(arguments).await,
         Command::Audit(command) => audit::run(command).await,
         Command::Policy(command) => policy::run(command),
         Command::Config(command) => config::run(&command),

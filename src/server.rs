@@ -28,7 +28,7 @@ use crate::domain::limits::{
 use crate::domain::operation::{DEFAULT_ALIAS, Mode};
 use crate::domain::planted;
 use crate::events::{self, Feed};
-use crate::gateway::{Account, Accounts, Gateway, Resolver, Settler};
+use crate::gateway::{Account, Accounts, Freezes, FreezesError, Gateway, Resolver, Settler};
 use crate::grpc::{Api, layer::DoorLayer};
 use crate::identity::{self, Registry, Settings};
 use crate::ledger::Ledger;
@@ -97,6 +97,9 @@ pub enum Error {
     /// What an earlier start left unresolved cannot be read.
     #[error("the ledger cannot be read: {0}")]
     Ledger(#[from] crate::ledger::Error),
+    /// What operators froze cannot be read.
+    #[error(transparent)]
+    Freezes(#[from] FreezesError),
     /// Metrics cannot be set up.
     #[error(transparent)]
     Metrics(#[from] crate::telemetry::metrics::Error),
@@ -155,6 +158,7 @@ pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Running, Err
         store: store.clone(),
         feed: feed.clone(),
         clock: Arc::clone(&clock),
+        freezes: frozen(&store, &metrics).await?,
         metrics: metrics.clone(),
         open_changes: Arc::clone(&open_changes),
         guards: config.guards,
@@ -207,6 +211,17 @@ async fn recover(ledger: &Ledger, clock_is_right: bool) -> Result<(), Error> {
     }
     tracing::info!(unknown = left.unknown, needs_operator = left.needs_operator, "the ledger was read");
     Ok(())
+}
+
+/// What earlier runs left frozen; shows from now on how much it is.
+async fn frozen(store: &Store, metrics: &Metrics) -> Result<Freezes, Error> {
+    let freezes = Freezes::open(store).await?;
+    if freezes.count() > 0 {
+        tracing::warn!(freezes = freezes.count(), "changes are frozen since an earlier run");
+    }
+    let shown = freezes.clone();
+    metrics.freezes(move || u64::try_from(shown.count()).unwrap_or(u64::MAX));
+    Ok(freezes)
 }
 
 /// Whether the data folder is known to be an older copy of itself.

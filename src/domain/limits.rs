@@ -81,6 +81,8 @@ pub const WAIT_MS_MAX: u64 = 60_000;
 pub const WAIT_ANSWER_MS: u64 = 250;
 /// Changes that are under way at once, those included whose callers have gone; a further one is refused.
 pub const CHANGES_AT_ONCE_MAX: u32 = 1_024;
+/// Freezes that stand at once; every change is held against all of them.
+pub const FREEZES_MAX: usize = 1_000;
 /// Calls that wait at once for what comes of a change; a further one is answered at once.
 pub const WAITS_AT_ONCE_MAX: usize = 256;
 /// Events about one payment that a guard looks at; a payment has a few.

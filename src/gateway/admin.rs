@@ -2,6 +2,7 @@
 //! Everything is audited, refusals too.
 
 mod entry;
+mod freeze;
 mod settle;
 
 use prost::Message as _;

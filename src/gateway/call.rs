@@ -8,6 +8,7 @@ use tokio::sync::Semaphore;
 use super::accounts::Accounts;
 use super::context::Context;
 use super::fault::Fault;
+use super::freezes::Freezes;
 use crate::audit::{Auditor, Notarized, Phase};
 use crate::config::Guards;
 use crate::contract::{Method, Received};
@@ -37,6 +38,8 @@ pub struct Gateway {
     pub notarized: Notarized,
     /// Time.
     pub clock: Arc<dyn Clock>,
+    /// What operators froze.
+    pub freezes: Freezes,
     /// Counts.
     pub metrics: Metrics,
     /// Places for changes that are under way, whether their callers wait or not; the end waits until all are free.

@@ -10,6 +10,7 @@ use super::accounts::Account;
 use super::call::{Done, Gateway};
 use super::context::Context;
 use super::fault::Fault;
+use super::freezes::{Change, lets_out};
 use super::judge::facts;
 use super::lookup::{Named, Question};
 use super::operation::operation_of;
@@ -23,9 +24,9 @@ use crate::contract::{Method, Received, Reply, Sensitivity, Spec, Undecodable};
 use crate::domain::limits::METADATA_STAMP;
 use crate::domain::operation::OperationHash;
 use crate::domain::planted;
-use crate::ledger::{Asked, Begun, Hold, Settled, Success, Ticket, Unresolved, Verdict};
-use crate::proto::v1::CallInfo;
-use crate::stripe::{Answer, Attempt, Outgoing};
+use crate::ledger::{Asked, Begun, Hold, Preview, Settled, Success, Ticket, Unresolved, Verdict};
+use crate::proto::v1::{Advice, CallInfo};
+use crate::stripe::{Answer, Attempt, Outgoing, Trouble};
 use crate::telemetry::names::{Replay, Way};
 
 /// What the record of a change that a guard refused names as the rule.
@@ -115,10 +116,11 @@ impl Gateway {
             params: prepared.params.pairs(),
             retry_refused: reference.retry_refused,
         };
-        let advice = match self.guard(&account, &asked).await {
+        let change = Change::new(context, &account, asked.spec);
+        let advice = match self.objections(&account, &change, &asked).await {
             Ok(advice) => advice,
-            Err(fault) => {
-                audit.decision = Some(GUARD.to_owned());
+            Err((rule, fault)) => {
+                audit.decision = Some(rule);
                 let path = (asked.outgoing.template.as_str(), asked.outgoing.path.as_str());
                 self.keep_denied(audit, &asked.operation, path, asked.params, &fault);
                 return Err(fault);
@@ -131,23 +133,43 @@ impl Gateway {
             let response = M::respond(reply).map_err(|error| undecodable(&error, &Answer::default()))?;
             return Ok((Done { response, replayed: false, attempts: 0, stripe_request_id: None }, None));
         }
-        match self.effect(context, account, asked, audit).await {
+        match self.effect(context, (account, change), asked, audit).await {
             Ok(effected) => respond::<M>(effected, call),
             Err(fault) => Err(guard::advised(fault, &call.advice)),
         }
+    }
+
+    /// What the gateway has to say against a change that the policies permit: doubts for its caller, or a rule and a
+    /// fault. A freeze stands against what the ledger would send; what is answered from memory, or by looking at Stripe,
+    /// is answered all the same.
+    async fn objections(
+        &self,
+        account: &Account,
+        change: &Change,
+        asked: &Asked<'_>,
+    ) -> Result<Vec<Advice>, (String, Fault)> {
+        let guarded = |fault| (GUARD.to_owned(), fault);
+        if let Some(freeze) = self.freezes.over(change) {
+            let preview = self.ledger.preview(asked.clone()).await;
+            let preview = preview.map_err(|error| guarded(self.unrecorded(&error)))?;
+            if matches!(preview, Preview::Send { .. }) {
+                return Err((freeze.decision(), freeze.fault()));
+            }
+        }
+        self.guard(account, asked).await.map_err(guarded)
     }
 
     /// Decides, sends and settles; what comes back took effect.
     async fn effect(
         &self,
         context: &Context,
-        account: Arc<Account>,
+        (account, change): (Arc<Account>, Change),
         asked: Asked<'_>,
         mut audit: audit::Record,
     ) -> Result<Effected, Fault> {
         audit.params = self.params(&asked.outgoing.template, &asked.outgoing.path, asked.params);
         let (spec, hash) = (asked.spec, asked.operation.hash());
-        let subject = Subject { account, spec, hash, outgoing: asked.outgoing.clone() };
+        let subject = Subject { account, change, spec, hash, outgoing: asked.outgoing.clone() };
         let begun = self.ledger.begin(asked, audit, context.deadline).await;
         let (verdict, attempts, replayed) = match begun.map_err(|error| self.unrecorded(&error))? {
             Begun::New(ticket) => self.carry_out(context, *ticket, &subject).await?,
@@ -172,7 +194,8 @@ impl Gateway {
         let started = self.clock.monotonic();
         outcome::restore_upload(&mut ticket.outgoing, subject.outgoing.body.clone());
         let (lease, clock) = (ticket.lease(), Arc::clone(&self.clock));
-        let allowed = move || lease.holds(clock.now());
+        let (freezes, change) = (self.freezes.clone(), subject.change.clone());
+        let allowed = move || lease.holds(clock.now()) && lets_out(&freezes, &change);
         planted::point("send-before");
         let sent = subject.account.stripe.send_while(&ticket.outgoing, context.deadline, allowed).await;
         planted::point("send-after");
@@ -232,7 +255,10 @@ impl Gateway {
             }
             Verdict::Settled(Settled::NotExecuted(witness)) => Err(outcome::not_executed(witness)),
             Verdict::NeedsOperator(case) => Err(outcome::needs_operator(&case, &subject.hash)),
-            Verdict::Open { last } => Err(outcome::open(last.as_ref())),
+            Verdict::Open { last } => match self.freezes.over(&subject.change) {
+                Some(freeze) if not_let_out(last.as_ref()) => Err(freeze.fault()),
+                _ => Err(outcome::open(last.as_ref())),
+            },
             Verdict::Unknown { last, .. } => {
                 self.metrics.unknown_outcome();
                 Err(outcome::unknown(last.as_ref()))
@@ -245,7 +271,7 @@ impl Gateway {
         if success.json.is_some() {
             return Ok(success);
         }
-        let Subject { account, spec, hash, outgoing } = subject;
+        let Subject { account, spec, hash, outgoing, .. } = subject;
         let id = success.object_id.clone().unwrap_or_default();
         let gone = || {
             outcome::took_effect(&id, "its answer is no longer kept, and Stripe does not show it any more")
@@ -265,6 +291,7 @@ impl Gateway {
 /// What a call is about, as far as it is needed after the ledger has taken the rest.
 struct Subject {
     account: Arc<Account>,
+    change: Change,
     spec: &'static Spec,
     hash: OperationHash,
     /// What would go out if it were sent for the first time.
@@ -284,6 +311,11 @@ impl Subject {
             _ => false,
         }
     }
+}
+
+/// Whether an attempt was held back when it was about to go out.
+fn not_let_out(last: Option<&Attempt>) -> bool {
+    matches!(last, None | Some(Attempt::NotSent(Trouble::Deadline)))
 }
 
 fn respond<M: Method>(effected: Effected, call: CallInfo) -> Result<Carried<M::Response>, Fault> {

@@ -184,6 +184,12 @@ impl Metrics {
         gauge.with_description("Operations that are not settled").with_callback(observe).build();
     }
 
+    /// From now on shows how many freezes of changes stand; `count` tells it whenever somebody looks.
+    pub fn freezes(&self, count: impl Fn() -> u64 + Send + Sync + 'static) {
+        let gauge = self.0.meter.u64_observable_gauge(names::FREEZES).with_description("Freezes of changes");
+        gauge.with_callback(move |seen| seen.observe(count(), &[])).build();
+    }
+
     /// A webhook delivery came to its end.
     pub fn webhook(&self, result: Webhook) {
         self.0.webhooks.add(1, &[KeyValue::new(names::LABEL_RESULT, result.as_str())]);
@@ -290,6 +296,8 @@ mod tests {
         metrics.unknown_outcome();
         Way::ALL.into_iter().for_each(|way| metrics.resolved(way));
         metrics.unresolved(|| [("in_flight", 1), ("unknown", 2), ("needs_operator", 3)]);
+        metrics.freezes(|| 4);
+        metrics.stripe_key_refused();
         metrics.events_appended(3);
         metrics.audit_dropped(|| 2);
         metrics.audit_unsigned(|| 3);

@@ -17,6 +17,8 @@ pub const UNKNOWN_OUTCOMES: &str = "tollgate.ledger.unknown_outcomes";
 pub const RESOLUTIONS: &str = "tollgate.ledger.resolutions";
 /// Operations that are not settled, by state.
 pub const UNRESOLVED: &str = "tollgate.ledger.unresolved";
+/// Freezes of changes that stand.
+pub const FREEZES: &str = "tollgate.freezes";
 /// Webhook deliveries, by what became of them.
 pub const WEBHOOKS: &str = "tollgate.webhook.deliveries";
 /// Events appended to the feed.

@@ -19,6 +19,7 @@ mod doctor;
 mod edge;
 mod events;
 mod files;
+mod freeze;
 mod golden;
 mod guards;
 mod layers;
