@@ -11,6 +11,7 @@ mod layers;
 mod sample;
 mod schema;
 mod shown;
+mod source;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -18,16 +19,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use docs::markdown;
-pub use environment::{ADDRESS_VARIABLE, CONFIG_VARIABLE, Environment, TOKEN_VARIABLE};
+pub use environment::{ADDRESS_VARIABLE, CONFIG_VARIABLE, CREDENTIALS_VARIABLE, Environment, TOKEN_VARIABLE};
 pub use fault::{Fault, Faults, nearest};
 pub use identity::{CallerConfig, IssuerConfig};
 pub use keys::{KEYS, Key, Shape};
 pub use sample::sample;
 pub use schema::schema;
-use secrecy::{SecretBox, SecretString};
+use secrecy::SecretBox;
 pub use shown::{Shown, show, stripe, webhook_secret_file};
+pub use source::{Changes, Loaded, Loader, Source};
 
 use crate::domain::operation::Mode;
+use crate::domain::secret::Secret;
 
 /// Everything that can be set; secrets do not show in its `Debug` form.
 #[derive(Clone, Debug)]
@@ -56,13 +59,15 @@ pub struct Config {
     pub guards: Guards,
     /// Logs and traces.
     pub telemetry: Telemetry,
+    /// What was read, so that a later reading can tell what has changed.
+    pub source: Source,
 }
 
 /// How Stripe is reached.
 #[derive(Clone, Debug)]
 pub struct Stripe {
-    /// Secret or restricted key.
-    pub key: SecretString,
+    /// Secret or restricted keys of one account; the first is used as long as Stripe takes it. Never empty.
+    pub keys: Vec<Secret>,
     /// Base URL of the API, without a slash at the end.
     pub api_base: String,
     /// Base URL of file uploads, without a slash at the end.
@@ -77,7 +82,7 @@ pub struct Stripe {
 #[derive(Clone, Debug)]
 pub struct Webhook {
     /// Signing secrets that are valid at the moment; never empty.
-    pub secrets: Vec<SecretString>,
+    pub secrets: Vec<Secret>,
 }
 
 /// Where the gateway listens; port 0 takes any free port.
@@ -170,6 +175,5 @@ pub struct Flags {
 /// # Errors
 /// With every fault there is, not only the first.
 pub fn load(flags: &Flags, environment: &Environment) -> Result<Config, Faults> {
-    let (found, faults) = layers::gather(flags, environment);
-    check::config(&found, faults)
+    Loader::new(flags.clone(), environment.clone()).load().config
 }

@@ -9,3 +9,4 @@ pub mod identifier;
 pub mod limits;
 pub mod operation;
 pub mod planted;
+pub mod secret;

@@ -1,7 +1,7 @@
 //! What operators ask over HTTP: is it alive, is it ready, what has it counted. It shows nothing of calls or settings.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Router;
 use axum::extract::State;
@@ -15,19 +15,32 @@ use crate::telemetry::metrics::Metrics;
 const METRICS_CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Whether new calls are wanted: not before everything has started, and not any more once it is stopping.
+/// Beside that, what an operator should look after although calls are served.
 #[derive(Clone, Debug, Default)]
-pub struct Readiness(Arc<AtomicBool>);
+pub struct Readiness {
+    ready: Arc<AtomicBool>,
+    concern: Arc<Mutex<Option<String>>>,
+}
 
 impl Readiness {
     /// Says whether new calls are wanted.
     pub fn set_ready(&self, ready: bool) {
-        self.0.store(ready, Ordering::Release);
+        self.ready.store(ready, Ordering::Release);
     }
 
     /// Whether new calls are wanted.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.0.load(Ordering::Acquire)
+        self.ready.load(Ordering::Acquire)
+    }
+
+    /// Says what is to be looked after, or that there is nothing any more. Anybody who reaches the port reads it.
+    pub fn set_concern(&self, concern: Option<String>) {
+        *self.concern.lock().unwrap_or_else(PoisonError::into_inner) = concern;
+    }
+
+    fn concern(&self) -> Option<String> {
+        self.concern.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -38,7 +51,8 @@ struct Shown {
     readiness: Readiness,
 }
 
-/// `/livez` answers as long as the process can; `/readyz` says 503 while no new calls are wanted; `/metrics` is for
+/// `/livez` answers as long as the process can; `/readyz` says 503 while no new calls are wanted, and has a
+/// second line while something is to be looked after; `/metrics` is for
 /// Prometheus.
 pub fn router(metrics: Metrics, readiness: Readiness) -> Router {
     Router::new()
@@ -48,12 +62,13 @@ pub fn router(metrics: Metrics, readiness: Readiness) -> Router {
         .with_state(Shown { metrics, readiness })
 }
 
-async fn ready(State(state): State<Shown>) -> (StatusCode, &'static str) {
-    if state.readiness.is_ready() {
-        (StatusCode::OK, "ready\n")
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "not ready\n")
-    }
+async fn ready(State(state): State<Shown>) -> (StatusCode, String) {
+    let (status, word) = match state.readiness.is_ready() {
+        true => (StatusCode::OK, "ready\n"),
+        false => (StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
+    };
+    let concern = state.readiness.concern().map(|concern| concern + "\n").unwrap_or_default();
+    (status, format!("{word}{concern}"))
 }
 
 async fn text(State(state): State<Shown>) -> Response {
@@ -88,6 +103,9 @@ mod tests {
         assert_eq!(ask(&state, "/readyz").await.0, StatusCode::SERVICE_UNAVAILABLE);
         state.readiness.set_ready(true);
         assert_eq!(ask(&state, "/readyz").await.0, StatusCode::OK);
+        state.readiness.set_concern(Some("older settings are in use".to_owned()));
+        let told = (StatusCode::OK, "ready\nolder settings are in use\n".to_owned());
+        assert_eq!(ask(&state, "/readyz").await, told);
         state.readiness.set_ready(false);
         assert_eq!(ask(&state, "/readyz").await.0, StatusCode::SERVICE_UNAVAILABLE);
     }

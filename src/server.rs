@@ -2,6 +2,7 @@
 
 mod accept;
 mod audit_log;
+mod reload;
 mod router;
 
 use std::collections::BTreeMap;
@@ -10,15 +11,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Mutex, Notify, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
 use accept::Protocol;
 use audit_log::AuditLog;
+pub use reload::Error as ReloadError;
+use reload::{Parts, Reloader};
 
 use crate::audit::{self, Auditor, Strangers};
-use crate::config::Config;
+use crate::config::{Changes, Config, Loader};
 use crate::domain::clock::{Clock, UnixMillis};
 use crate::domain::drain::{Drain, Trigger};
 use crate::domain::fingerprint::HashKey;
@@ -125,6 +128,8 @@ pub struct Running {
     tasks: JoinSet<()>,
     open_changes: Arc<Semaphore>,
     audit_log: AuditLog,
+    reloader: Reloader,
+    drain: Drain,
 }
 
 /// Starts a gateway. All sockets are bound before anything else happens.
@@ -140,6 +145,7 @@ pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Running, Err
     let store = Store::open(&config.data, TERMS)?;
     show_dropped(&metrics, store.clone());
     let client = client(&config, &metrics)?;
+    let (new_endpoints, endpoints) = watch::channel(endpoints(&config));
     let (account, clock_is_right) = account(client, &store, clock.as_ref()).await?;
     let account_id = account.id.clone();
     planted::point("start-account");
@@ -150,9 +156,22 @@ pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Running, Err
     let (audit_log, notarized) = audit_log::start(&config, &store, &auditor, &strangers, &metrics).await?;
     let open_changes = Arc::new(Semaphore::new(CHANGES_AT_ONCE_MAX as usize));
     let (trigger, drain) = Drain::channel();
+    let accounts = Accounts::new(account, []);
+    let readiness = ops::Readiness::default();
+    let policies = Policies::new(policies(&config)?);
+    let reloader = Reloader::new(Parts {
+        accounts: accounts.clone(),
+        endpoints: new_endpoints,
+        registry: registry.clone(),
+        policies: policies.clone(),
+        auditor: auditor.clone(),
+        metrics: metrics.clone(),
+        readiness: readiness.clone(),
+        settings: Mutex::new(config.clone()),
+    });
     let gateway = Gateway {
         ledger: Ledger::new(store.clone(), Arc::clone(&clock), key).forgetful(forgot(&notarized)),
-        accounts: Accounts::new(account, []),
+        accounts,
         auditor,
         notarized,
         store: store.clone(),
@@ -165,9 +184,8 @@ pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Running, Err
         waits: Arc::new(Semaphore::new(WAITS_AT_ONCE_MAX)),
         drain: drain.clone(),
         registry: registry.clone(),
-        policies: Policies::new(policies(&config)?),
+        policies,
     };
-    let readiness = ops::Readiness::default();
     recover(&gateway.ledger, clock_is_right).await?;
     let gateway = Arc::new(gateway);
     show_unresolved(&metrics, gateway.ledger.clone());
@@ -183,10 +201,10 @@ pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Running, Err
     tasks.spawn(Resolver::new(Arc::clone(&gateway)).run(drain.clone()));
     tasks.spawn(Settler::new(gateway).run(drain.clone()));
     tasks.spawn(accept::serve(grpc, Protocol::Http2, router, drain.clone(), DRAIN_GRACE));
-    let hooks_router = webhook::router(webhook_options(&config, feed, clock, metrics.clone()));
+    let hooks_router = webhook::router(webhook_options(&config, endpoints, feed, clock, metrics.clone()));
     tasks.spawn(accept::serve(hooks, Protocol::Http1, hooks_router, drain.clone(), HTTP_GRACE));
     let ops_router = ops::router(metrics, readiness.clone());
-    tasks.spawn(accept::serve(operations, Protocol::Http1, ops_router, drain, HTTP_GRACE));
+    tasks.spawn(accept::serve(operations, Protocol::Http1, ops_router, drain.clone(), HTTP_GRACE));
     planted::point("start-before-ready");
     readiness.set_ready(true);
     Ok(Running {
@@ -200,6 +218,8 @@ pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Running, Err
         tasks,
         open_changes,
         audit_log,
+        reloader,
+        drain,
     })
 }
 
@@ -259,6 +279,19 @@ impl Running {
         self.store.groups_committed()
     }
 
+    /// Takes other settings, all of what changed or nothing, and says what that was.
+    ///
+    /// # Errors
+    /// When they cannot be taken; the older ones then stay in use.
+    pub async fn reload(&self, config: Config) -> Result<Changes, ReloadError> {
+        self.reloader.reload(Ok(config)).await
+    }
+
+    /// From now on takes the loader's settings whenever a file of theirs changes, or `again` is notified.
+    pub fn follow(&mut self, loader: Loader, again: Arc<Notify>) {
+        self.tasks.spawn(reload::watch(self.reloader.clone(), loader, again, self.drain.clone()));
+    }
+
     /// Ends the gateway: no new calls, open ones finish, streams end with their cursor, then the store is closed.
     pub async fn stop(mut self) {
         let latest = Instant::now() + DRAIN_GRACE;
@@ -288,9 +321,21 @@ fn client(config: &Config, metrics: &Metrics) -> Result<Client, Error> {
         attempt_timeout: config.stripe.attempt_timeout,
         connect_timeout: config.stripe.connect_timeout,
         metrics: Some(metrics.clone()),
-        ..stripe::Options::new(Key::parse(config.stripe.key.clone())?)
+        keys: keys(config)?,
+        extra_roots_pem: None,
     };
     Ok(Client::new(&options)?)
+}
+
+/// The keys as configured, the one to use first.
+fn keys(config: &Config) -> Result<Vec<Key>, stripe::KeyError> {
+    config.stripe.keys.iter().cloned().map(Key::parse).collect()
+}
+
+/// Webhook endpoints as configured.
+fn endpoints(config: &Config) -> webhook::Endpoints {
+    let endpoint = webhook::Endpoint { secrets: config.webhook.secrets.clone(), connected_account: None };
+    Arc::new(BTreeMap::from([(String::new(), endpoint)]))
 }
 
 /// Whether the wall clock agrees with Stripe's, as far as Stripe told.
@@ -345,10 +390,13 @@ fn policies(config: &Config) -> Result<PolicySet, policy::Faults> {
     PolicySet::parse(&policy::read(&config.policy_files)?)
 }
 
-fn webhook_options(config: &Config, feed: Feed, clock: Arc<dyn Clock>, metrics: Metrics) -> webhook::Options {
-    let endpoint = webhook::Endpoint { secrets: config.webhook.secrets.clone(), connected_account: None };
-    // The sender lives as long as nobody swaps secrets, which is for ever in this form.
-    let (_, endpoints) = watch::channel(Arc::new(BTreeMap::from([(String::new(), endpoint)])));
+fn webhook_options(
+    config: &Config,
+    endpoints: watch::Receiver<webhook::Endpoints>,
+    feed: Feed,
+    clock: Arc<dyn Clock>,
+    metrics: Metrics,
+) -> webhook::Options {
     webhook::Options { feed, endpoints, livemode: config.mode == Mode::Live, clock, metrics }
 }
 

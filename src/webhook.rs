@@ -13,12 +13,12 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::post;
 use bytes::Bytes;
-use secrecy::SecretString;
 use tokio::sync::{Semaphore, watch};
 
 use crate::domain::clock::Clock;
 use crate::domain::limits::WEBHOOKS_AT_ONCE_MAX;
 use crate::domain::planted;
+use crate::domain::secret::Secret;
 use crate::events::{Arrival, Envelope, Feed};
 use crate::proto::v1::EventSource;
 use crate::stripe::signature::{SignatureError, verify};
@@ -36,7 +36,7 @@ pub type Endpoints = Arc<BTreeMap<String, Endpoint>>;
 #[derive(Clone, Debug, Default)]
 pub struct Endpoint {
     /// Its secrets, `whsec_...`; several while one replaces another, or for several endpoints on one URL.
-    pub secrets: Vec<SecretString>,
+    pub secrets: Vec<Secret>,
     /// Accept only events of this connected account, `acct_...`; without it, of any.
     pub connected_account: Option<String>,
 }

@@ -20,7 +20,8 @@ use super::sandbox::bind;
 use super::serve::{start_telemetry, stop};
 use super::signal::StopSignals;
 use crate::config::{
-    Audit, CallerConfig, Config, Feed, GuardMode, Guards, Listen, LogFormat, Stripe, Telemetry, Webhook,
+    Audit, CallerConfig, Config, Feed, GuardMode, Guards, Listen, LogFormat, Source, Stripe, Telemetry,
+    Webhook,
 };
 use crate::domain::clock::{Clock, SystemClock};
 use crate::domain::operation::Mode;
@@ -124,7 +125,7 @@ fn config(home: &Home, kept: &Kept, ports: Ports, stripe: String, telemetry: Tel
     Config {
         mode: Mode::Test,
         stripe: Stripe {
-            key: kept.stripe_key.clone().into(),
+            keys: vec![kept.stripe_key.clone().into()],
             api_base: stripe.clone(),
             files_base: stripe,
             attempt_timeout: Duration::from_secs(80),
@@ -144,6 +145,7 @@ fn config(home: &Home, kept: &Kept, ports: Ports, stripe: String, telemetry: Tel
         audit: Audit { checkpoint_file: None, signing_key: None, retention_days: 396 },
         guards: Guards { over_refund: GuardMode::Advise, open_dispute: GuardMode::Advise },
         telemetry,
+        source: Source::default(),
     }
 }
 

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use clap::Args;
 
 use super::failure::Failure;
-use super::signal::StopSignals;
-use crate::config::{self, CONFIG_VARIABLE, Environment, Flags, LogFormat};
+use super::signal::{StopSignals, reload_signal};
+use crate::config::{self, CONFIG_VARIABLE, Environment, Flags, Loader, LogFormat};
 use crate::domain::clock::SystemClock;
 use crate::server::{self, Running};
 use crate::telemetry;
@@ -67,17 +67,19 @@ impl Arguments {
 /// Runs the gateway until a signal stops it.
 pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
     let check = arguments.check;
-    let config = config::load(&arguments.flags(), &Environment::current())?;
+    let loader = Loader::new(arguments.flags(), Environment::current());
+    let config = loader.load().config?;
     if check {
         return Ok(());
     }
     let telemetry = start_telemetry(&config.telemetry)?;
-    let mut signals = StopSignals::take();
+    let (mut signals, again) = (StopSignals::take(), reload_signal());
     let running = tokio::select! {
         running = server::start(config, Arc::new(SystemClock::new())) => running,
         () = signals.next() => return Ok(()),
     };
-    let running = running.map_err(|error| Failure::Start(error.to_string()))?;
+    let mut running = running.map_err(|error| Failure::Start(error.to_string()))?;
+    running.follow(loader, again);
     tracing::info!(
         grpc = %running.grpc, webhook = %running.webhook, ops = %running.ops, account = running.account, "ready"
     );

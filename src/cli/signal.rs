@@ -1,6 +1,9 @@
-//! How a process is told to stop; what it does then is the command's business.
+//! How a process is told to stop, or to read its settings again; what it does then is the command's business.
+
+use std::sync::Arc;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::Notify;
 
 /// SIGINT and SIGTERM. Once it exists none of them is lost, and none ends the process by itself: whoever says that the
 /// process is ready makes it before.
@@ -34,4 +37,19 @@ async fn one(signal: &mut Option<Signal>) {
         }
         None => std::future::pending().await,
     }
+}
+
+/// Is notified at each SIGHUP from now on.
+pub(super) fn reload_signal() -> Arc<Notify> {
+    let again = Arc::new(Notify::new());
+    let notified = Arc::clone(&again);
+    // Without a handler the signal would end the process, so it is there before anybody can know of the process.
+    if let Ok(mut hangups) = signal(SignalKind::hangup()) {
+        tokio::spawn(async move {
+            while hangups.recv().await.is_some() {
+                notified.notify_one();
+            }
+        });
+    }
+    again
 }

@@ -7,13 +7,15 @@ use crate::stripe::{Client, Key, Options};
 /// A client by the settings.
 pub(super) fn client(config: &config::Stripe) -> Result<Client, Failure> {
     let wrong = |error: &dyn std::fmt::Display| Failure::Start(error.to_string());
-    let key = Key::parse(config.key.clone()).map_err(|error| wrong(&error))?;
+    let keys: Result<Vec<Key>, _> = config.keys.iter().cloned().map(Key::parse).collect();
     let options = Options {
+        keys: keys.map_err(|error| wrong(&error))?,
+        extra_roots_pem: None,
+        metrics: None,
         api_base: config.api_base.clone(),
         files_base: config.files_base.clone(),
         attempt_timeout: config.attempt_timeout,
         connect_timeout: config.connect_timeout,
-        ..Options::new(key)
     };
     Client::new(&options).map_err(|error| wrong(&error))
 }

@@ -10,22 +10,23 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use secrecy::{SecretBox, SecretString};
+use secrecy::SecretBox;
 
 use super::fault::Faults;
 use super::keys::{self, Shape};
 use super::layers::Values;
 use super::{
-    Audit, Config, Feed, GuardMode, Guards, Listen, LogFormat, SigningKey, Stripe, Telemetry, Webhook,
+    Audit, Config, Feed, GuardMode, Guards, Listen, LogFormat, SigningKey, Source, Stripe, Telemetry, Webhook,
 };
 use crate::domain::operation::Mode;
+use crate::domain::secret::Secret;
 
 /// Longest caller name or namespace, in characters.
 const NAME_CHARS_MAX: usize = 100;
 
 /// The typed settings, or all faults: those that were found while gathering and those found here.
-pub(super) fn config(values: &Values, faults: Faults) -> Result<Config, Faults> {
-    let mut reader = Reader { values, faults };
+pub(super) fn config(values: &Values, source: Source, faults: Faults) -> Result<Config, Faults> {
+    let mut reader = Reader { values, source, faults };
     let config = reader.config();
     match config {
         Some(config) if reader.faults.0.is_empty() => Ok(config),
@@ -37,7 +38,7 @@ pub(super) fn config(values: &Values, faults: Faults) -> Result<Config, Faults> 
 pub(super) fn stripe(values: &Values, faults: Faults) -> Result<Stripe, Faults> {
     let concerned = |key: &str| ["config", "stripe."].iter().any(|part| key.starts_with(part));
     let faults = Faults(faults.0.into_iter().filter(|fault| concerned(&fault.key)).collect());
-    let mut reader = Reader { values, faults };
+    let mut reader = Reader { values, source: Source::default(), faults };
     let stripe = reader.stripe();
     match stripe {
         Some(stripe) if reader.faults.0.is_empty() => Ok(stripe),
@@ -47,6 +48,7 @@ pub(super) fn stripe(values: &Values, faults: Faults) -> Result<Stripe, Faults> 
 
 struct Reader<'a> {
     values: &'a Values,
+    source: Source,
     faults: Faults,
 }
 
@@ -79,17 +81,18 @@ impl Reader<'_> {
             audit: audit?,
             guards: Guards { over_refund: over_refund?, open_dispute: open_dispute? },
             telemetry: telemetry?,
+            source: self.source.clone(),
         })
     }
 
     fn stripe(&mut self) -> Option<Stripe> {
-        let key = self.required("stripe.key", parse_stripe_key);
+        let keys = self.required("stripe.key", parse_stripe_keys);
         let api_base = self.required("stripe.api_base", parse_stripe_base);
         let files_base = self.required("stripe.files_base", parse_stripe_base);
         let attempt_timeout = self.seconds("stripe.attempt_timeout_s");
         let connect_timeout = self.seconds("stripe.connect_timeout_s");
         Some(Stripe {
-            key: key?,
+            keys: keys?,
             api_base: api_base?,
             files_base: files_base?,
             attempt_timeout: attempt_timeout?,
@@ -194,8 +197,13 @@ fn parse_mode(text: &str) -> Result<Mode, String> {
     }
 }
 
+/// Several while one replaces another: all of one account and mode.
+fn parse_stripe_keys(text: &str) -> Result<Vec<Secret>, String> {
+    parts(text).map(parse_stripe_key).collect()
+}
+
 /// Prefixes as in docs.stripe.com/keys.
-fn parse_stripe_key(text: &str) -> Result<SecretString, String> {
+fn parse_stripe_key(text: &str) -> Result<Secret, String> {
     if ["sk_live_", "rk_live_"].iter().any(|prefix| text.starts_with(prefix)) {
         return Err("is a live key, and every caller of this version may do everything; \
                     live keys are refused until callers can be given rights of their own"
@@ -213,12 +221,16 @@ fn parse_stripe_key(text: &str) -> Result<SecretString, String> {
     header_safe(text)
 }
 
-fn parse_webhook_secrets(text: &str) -> Result<Vec<SecretString>, String> {
-    let secrets: Vec<&str> = text.split(',').map(str::trim).collect();
-    if secrets.iter().any(|secret| secret.is_empty()) {
+fn parse_webhook_secrets(text: &str) -> Result<Vec<Secret>, String> {
+    if parts(text).any(str::is_empty) {
         return Err("holds an empty secret, with which anybody could sign events".into());
     }
-    Ok(secrets.into_iter().map(SecretString::from).collect())
+    Ok(parts(text).map(Secret::from).collect())
+}
+
+/// Secrets that stand side by side, in one line or one in each.
+fn parts(text: &str) -> impl Iterator<Item = &str> {
+    text.split([',', '\n']).map(str::trim)
 }
 
 fn parse_signing_key(text: &str) -> Result<SigningKey, String> {
@@ -228,7 +240,7 @@ fn parse_signing_key(text: &str) -> Result<SigningKey, String> {
 }
 
 /// A secret that goes into an HTTP header as it is.
-fn header_safe(text: &str) -> Result<SecretString, String> {
+fn header_safe(text: &str) -> Result<Secret, String> {
     if text.bytes().all(|byte| byte.is_ascii_graphic()) {
         Ok(text.into())
     } else {

@@ -11,7 +11,10 @@ pub const TOKEN_VARIABLE: &str = "TOLLGATE_TOKEN";
 /// The gateway that the command line speaks to.
 pub const ADDRESS_VARIABLE: &str = "TOLLGATE_ADDRESS";
 
-/// The variables whose names begin with `TOLLGATE_`.
+/// Where systemd puts the credentials of a service (systemd.io/CREDENTIALS).
+pub const CREDENTIALS_VARIABLE: &str = "CREDENTIALS_DIRECTORY";
+
+/// The variables whose names begin with `TOLLGATE_`, and the one of [`CREDENTIALS_VARIABLE`].
 #[derive(Clone, Default)]
 pub struct Environment(BTreeMap<String, String>);
 
@@ -21,7 +24,7 @@ impl Environment {
     pub fn current() -> Self {
         let all = std::env::vars_os()
             .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()));
-        Self(all.filter(|(name, _)| name.starts_with(PREFIX)).collect())
+        Self(all.filter(|(name, _)| name.starts_with(PREFIX) || name == CREDENTIALS_VARIABLE).collect())
     }
 
     /// The value of one variable.
@@ -35,7 +38,7 @@ impl Environment {
         self.0
             .iter()
             .map(|(name, value)| (name.as_str(), value.as_str()))
-            .filter(|(name, _)| !is_injected(name))
+            .filter(|(name, _)| *name != CREDENTIALS_VARIABLE && !is_injected(name))
     }
 }
 

@@ -2,9 +2,8 @@
 
 use std::path::PathBuf;
 
-use secrecy::SecretString;
-
 use crate::domain::caller::PeerName;
+use crate::domain::secret::Secret;
 
 /// One caller and how it proves who it is. API tokens that the gateway made are in its store.
 #[derive(Clone, Debug)]
@@ -18,7 +17,7 @@ pub struct CallerConfig {
     /// Whether it may do what only operators may.
     pub admin: bool,
     /// Bearer tokens; several while one is being rotated.
-    pub tokens: Vec<SecretString>,
+    pub tokens: Vec<Secret>,
     /// Names in client certificates.
     pub certificates: Vec<PeerName>,
     /// Subjects of JWTs.

@@ -65,10 +65,10 @@ pub const KEYS: &[Key] = &[
     Key {
         path: "stripe.key",
         variable: "TOLLGATE_STRIPE_KEY",
-        shape: Shape::Secret,
+        shape: Shape::Secrets,
         default: "",
         since: "0.1.0",
-        about: "Secret key `sk_test_...` or, better, restricted key `rk_test_...`. Required.",
+        about: "Secret key `sk_test_...` or, better, restricted key `rk_test_...`; several while one replaces another, the first being used as long as Stripe takes it. Required.",
     },
     Key {
         path: "stripe.api_base",
@@ -321,6 +321,11 @@ impl Key {
         self.path.replace('*', DEFAULT_CALLER)
     }
 
+    /// Whether it names files that are read, so that a change of theirs is one of the settings.
+    fn names_files(&self) -> bool {
+        (self.shape == Shape::File && self.path != "audit.checkpoint_file") || self.path == "policy.files"
+    }
+
     /// Whether `path` is this key; its `*` matches one part of any name.
     pub(super) fn matches(&self, path: &str) -> bool {
         let (mut own, mut given) = (self.path.split('.'), path.split('.'));
@@ -332,6 +337,19 @@ impl Key {
             }
         }
     }
+}
+
+/// Whether the value of `path` names files that are read.
+pub(super) fn names_files(path: &str) -> bool {
+    find(path).is_some_and(Key::names_files)
+}
+
+/// Keys, and beginnings of keys, that take effect while the gateway runs.
+const RELOADED: &[&str] = &["callers.", "issuers.", "policy.", "stripe.key", "webhook.secret"];
+
+/// Whether a change of `path` takes effect while the gateway runs; others wait for the next start.
+pub(super) fn is_reloaded(path: &str) -> bool {
+    RELOADED.iter().any(|begin| path.starts_with(begin))
 }
 
 /// The key that `path` belongs to.

@@ -1,13 +1,17 @@
 //! Gathers settings from all places into one map that knows where each came from; whether they make sense is
 //! [`super::check`]'s.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use secrecy::zeroize::Zeroizing;
+
 use super::Flags;
-use super::environment::{ADDRESS_VARIABLE, CONFIG_VARIABLE, Environment, TOKEN_VARIABLE};
-use super::fault::Faults;
+use super::environment::{
+    ADDRESS_VARIABLE, CONFIG_VARIABLE, CREDENTIALS_VARIABLE, Environment, TOKEN_VARIABLE,
+};
+use super::fault::{Faults, nearest};
 use super::keys::{self, KEYS, Key, Shape};
 
 /// The file that is read when none is named.
@@ -15,41 +19,61 @@ const FILE_DEFAULT: &str = "tollgate.toml";
 /// Ends the name of a key whose value stands in a file of its own.
 const FILE_SUFFIX: &str = "_file";
 
-/// A value and where it came from.
+/// A value and where it came from. The text is wiped at the end, since it may be a secret.
 #[derive(Clone)]
 pub(super) struct Found {
-    pub(super) text: String,
+    pub(super) text: Zeroizing<String>,
     pub(super) origin: String,
 }
 
 /// Values by key path.
 pub(super) type Values = BTreeMap<String, Found>;
 
+/// All that was found.
+#[derive(Default)]
+pub(super) struct Gathered {
+    pub(super) values: Values,
+    /// Every file that had a say, whether it could be read or not.
+    pub(super) files: BTreeSet<PathBuf>,
+    pub(super) faults: Faults,
+}
+
 /// All layers, the later over the earlier.
-pub(super) fn gather(flags: &Flags, environment: &Environment) -> (Values, Faults) {
-    let mut faults = Faults::default();
-    let mut all = defaults();
-    for layer in [
-        from_toml(flags, environment, &mut faults),
-        from_environment(environment, &mut faults),
-        flags
-            .values
-            .iter()
-            .map(|(path, text)| (*path, Found { text: text.clone(), origin: "a flag".into() }))
-            .fold(Layer::default(), |mut layer, (path, found)| {
-                layer.values.insert(path.to_owned(), found);
-                layer
-            }),
-    ] {
-        all.extend(layer.resolve(&mut faults));
+pub(super) fn gather(flags: &Flags, environment: &Environment) -> Gathered {
+    let mut all = Gathered { values: defaults(), ..Gathered::default() };
+    for layer in
+        [from_toml(flags, environment, &mut all), from_environment(environment, &mut all), from_flags(flags)]
+    {
+        let found = layer.resolve(&mut all);
+        for (path, found) in found {
+            let is_secret = keys::find(&path).is_some_and(|key| key.shape.is_secret());
+            match all.values.get(&path) {
+                // Which of two secrets is the valid one must not depend on a rule that nobody has in mind.
+                Some(other) if is_secret => {
+                    let both = format!("is set twice, by {} and by {}", other.origin, found.origin);
+                    all.faults.add(&path, both, "");
+                }
+                _ => drop(all.values.insert(path, found)),
+            }
+        }
     }
-    (all, faults)
+    let named = all.values.iter().filter(|(path, _)| keys::names_files(path));
+    all.files.extend(named.flat_map(|(_, found)| found.text.split(',').map(|file| file.trim().into())));
+    all
+}
+
+fn from_flags(flags: &Flags) -> Layer {
+    let found = |text: &String| Found { text: text.clone().into(), origin: "a flag".into() };
+    let values = flags.values.iter().map(|(path, text)| ((*path).to_owned(), found(text)));
+    Layer { values: values.collect(), ..Layer::default() }
 }
 
 fn defaults() -> Values {
     let set = KEYS.iter().filter(|key| !key.default.is_empty());
-    set.map(|key| (key.path.to_owned(), Found { text: key.default.to_owned(), origin: "the default".into() }))
-        .collect()
+    set.map(|key| {
+        (key.path.to_owned(), Found { text: key.default.to_owned().into(), origin: "the default".into() })
+    })
+    .collect()
 }
 
 /// What one place says; values that stand in files of their own are not read yet.
@@ -60,21 +84,34 @@ struct Layer {
 }
 
 impl Layer {
-    fn resolve(mut self, faults: &mut Faults) -> Values {
+    /// Notes that a secret stands in a file of its own; a second file for it is a fault.
+    fn stands_in(&mut self, path: String, file: Found, faults: &mut Faults) {
+        if let Some(other) = self.files.get(&path) {
+            let both = format!("is set twice, as a file by {} and by {}", other.origin, file.origin);
+            faults.add(&path, both, "");
+        } else {
+            self.files.insert(path, file);
+        }
+    }
+
+    fn resolve(mut self, all: &mut Gathered) -> Values {
         for (path, file) in self.files {
             if let Some(value) = self.values.get(&path) {
                 let both =
                     format!("is set twice, as a value by {} and as a file by {}", value.origin, file.origin);
-                faults.add(&path, both, "");
+                all.faults.add(&path, both, "");
                 continue;
             }
-            match fs::read_to_string(&file.text) {
+            all.files.insert(file.text.as_str().into());
+            match fs::read_to_string(&*file.text).map(Zeroizing::new) {
                 Ok(text) => {
-                    let origin = format!("file `{}`", file.text);
-                    self.values.insert(path, Found { text: text.trim_end().to_owned(), origin });
+                    let origin = format!("file `{}`", *file.text);
+                    let text = Zeroizing::new(text.trim_end().to_owned());
+                    self.values.insert(path, Found { text, origin });
                 }
                 Err(error) => {
-                    faults.add(&path, format!("cannot read the file `{}`: {error}", file.text), &file.origin);
+                    let what = format!("cannot read the file `{}`: {error}", *file.text);
+                    all.faults.add(&path, what, &file.origin);
                 }
             }
         }
@@ -82,12 +119,14 @@ impl Layer {
     }
 }
 
-fn from_toml(flags: &Flags, environment: &Environment, faults: &mut Faults) -> Layer {
+fn from_toml(flags: &Flags, environment: &Environment, all: &mut Gathered) -> Layer {
     let mut layer = Layer::default();
     let named = flags.config.clone().or_else(|| environment.get(CONFIG_VARIABLE).map(PathBuf::from));
     let path = named.clone().unwrap_or_else(|| FILE_DEFAULT.into());
     let origin = format!("`{}`", path.display());
-    let text = match fs::read_to_string(&path) {
+    all.files.insert(path.clone());
+    let faults = &mut all.faults;
+    let text = match fs::read_to_string(&path).map(Zeroizing::new) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && named.is_none() => return layer,
         Err(error) => {
@@ -130,7 +169,7 @@ fn flatten(prefix: &str, table: &toml::Table, file: &Path, layer: &mut Layer, fa
             }
         };
         match text_of(value, shape) {
-            Some(text) => drop(place.insert(path, Found { text, origin })),
+            Some(text) => drop(place.insert(path, Found { text: text.into(), origin })),
             None => faults.add(&path, format!("must be {}", expected(shape)), &origin),
         }
     }
@@ -179,23 +218,54 @@ fn expected(shape: Shape) -> &'static str {
     }
 }
 
-fn from_environment(environment: &Environment, faults: &mut Faults) -> Layer {
+fn from_environment(environment: &Environment, all: &mut Gathered) -> Layer {
     let mut layer = Layer::default();
+    let faults = &mut all.faults;
     for (name, value) in environment.iter() {
-        let found = Found { text: value.to_owned(), origin: format!("the variable `{name}`") };
+        let found = Found { text: value.to_owned().into(), origin: format!("the variable `{name}`") };
         let of =
             |variable: &str| KEYS.iter().find(|key| !key.variable.is_empty() && key.variable == variable);
         let by_file = || name.strip_suffix("_FILE").and_then(of).filter(|key| key.shape.is_secret());
         if let Some(key) = of(name) {
             layer.values.insert(key.variable_path(), found);
         } else if let Some(key) = by_file() {
-            layer.files.insert(key.variable_path(), found);
+            layer.stands_in(key.variable_path(), found, faults);
         } else if ![CONFIG_VARIABLE, TOKEN_VARIABLE, ADDRESS_VARIABLE].contains(&name) {
             let known = known_variables();
             faults.unknown(name, "the environment", known.iter().map(String::as_str));
         }
     }
+    if let Some(folder) = environment.get(CREDENTIALS_VARIABLE) {
+        from_credentials(Path::new(folder), &mut layer, all);
+    }
     layer
+}
+
+/// systemd's credentials: one file for each, named like the key (systemd.io/CREDENTIALS). What has another name is some
+/// other program's, unless it is nearly one of ours.
+fn from_credentials(folder: &Path, layer: &mut Layer, all: &mut Gathered) {
+    let names = fs::read_dir(folder).and_then(|entries| {
+        entries.map(|entry| entry.map(|entry| entry.file_name().to_string_lossy().into_owned())).collect()
+    });
+    let names: Vec<String> = match names {
+        Ok(names) => names,
+        Err(error) => {
+            let what = format!("cannot read the folder `{}`: {error}", folder.display());
+            return all.faults.add(CREDENTIALS_VARIABLE, what, "");
+        }
+    };
+    for name in names {
+        if keys::find(&name).is_some_and(|key| key.shape.is_secret()) {
+            let (text, origin) =
+                (folder.join(&name).display().to_string(), format!("the credential `{name}`"));
+            layer.stands_in(name, Found { text: text.into(), origin }, &mut all.faults);
+        } else {
+            let known = known_paths(&name);
+            if nearest(&name, known.iter().map(String::as_str)).is_some() {
+                all.faults.unknown(&name, "systemd's credentials", known.iter().map(String::as_str));
+            }
+        }
+    }
 }
 
 fn known_variables() -> Vec<String> {

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::keys::{self, KEYS};
+use super::layers::Gathered;
 use super::{Environment, Faults, Flags, Stripe, check, layers};
 
 /// What begins the origin of a secret that was read from a file of its own.
@@ -45,7 +46,7 @@ impl Shown {
 /// Every setting, in the order of the reference, and what is wrong with them.
 #[must_use]
 pub fn show(flags: &Flags, environment: &Environment) -> (Vec<Shown>, Faults) {
-    let (values, faults) = layers::gather(flags, environment);
+    let Gathered { values, faults, .. } = layers::gather(flags, environment);
     let mut all = Vec::new();
     for key in KEYS {
         let found: Vec<_> = values.iter().filter(|(path, _)| key.matches(path)).collect();
@@ -66,7 +67,7 @@ pub fn show(flags: &Flags, environment: &Environment) -> (Vec<Shown>, Faults) {
 /// # Errors
 /// With everything that is wrong with these.
 pub fn stripe(flags: &Flags, environment: &Environment) -> Result<Stripe, Faults> {
-    let (values, faults) = layers::gather(flags, environment);
+    let Gathered { values, faults, .. } = layers::gather(flags, environment);
     check::stripe(&values, faults)
 }
 

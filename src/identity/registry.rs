@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::ExposeSecret as _;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
 
@@ -19,6 +19,7 @@ use crate::domain::caller::{Caller, Credential, PeerName, PeerNames};
 use crate::domain::clock::{Clock, UnixMillis};
 use crate::domain::drain::Drain;
 use crate::domain::limits::{IDENTITY_TICK_MS, JWT_LEEWAY_S};
+use crate::domain::secret::Secret;
 
 /// What a call shows of itself.
 #[derive(Clone, Copy, Debug, Default)]
@@ -384,7 +385,7 @@ impl Issuer {
     }
 }
 
-fn hash(secret: &SecretString) -> [u8; 32] {
+fn hash(secret: &Secret) -> [u8; 32] {
     hash_bytes(secret.expose_secret())
 }
 

@@ -1,14 +1,18 @@
 //! Which API keys the gateway works with. It never shows one.
 
-use secrecy::{ExposeSecret, SecretString};
+use bytes::Bytes;
+use http::HeaderValue;
+use secrecy::ExposeSecret as _;
 
 use crate::domain::limits::STRIPE_KEY_CHARS_MAX;
 use crate::domain::operation::Mode;
+use crate::domain::secret::Secret;
 
 /// A usable API key (docs.stripe.com/keys).
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Key {
-    secret: SecretString,
+    /// As it stands in the header, so that there is no other copy.
+    authorization: Secret,
     mode: Mode,
 }
 
@@ -41,7 +45,7 @@ impl Key {
     ///
     /// # Errors
     /// For every other text; live keys wait until callers can be told apart.
-    pub fn parse(secret: SecretString) -> Result<Self, KeyError> {
+    pub fn parse(secret: Secret) -> Result<Self, KeyError> {
         let text = secret.expose_secret();
         if text.is_empty() {
             return Err(KeyError::Empty);
@@ -54,7 +58,9 @@ impl Key {
         match () {
             () if begins(&["pk_"]) => Err(KeyError::Publishable),
             () if begins(&["sk_live_", "rk_live_"]) => Err(KeyError::Live),
-            () if begins(&["sk_test_", "rk_test_"]) => Ok(Self { secret, mode: Mode::Test }),
+            () if begins(&["sk_test_", "rk_test_"]) => {
+                Ok(Self { authorization: format!("Bearer {text}").into(), mode: Mode::Test })
+            }
             () => Err(KeyError::Unknown),
         }
     }
@@ -68,12 +74,31 @@ impl Key {
     /// Whether it is a restricted key, which may do some things only.
     #[must_use]
     pub fn is_restricted(&self) -> bool {
-        self.secret.expose_secret().starts_with("rk_")
+        self.authorization.expose_secret().starts_with("Bearer rk_")
     }
 
-    /// The key itself, for the one header that carries it.
+    /// The value of the one header that carries it. The bytes are those of the key itself: every request shares the one
+    /// copy in locked memory until it is written to a connection.
+    pub(super) fn authorization(&self) -> Option<HeaderValue> {
+        let shared = Bytes::from_owner(Shared(self.authorization.clone()));
+        let mut value = HeaderValue::from_maybe_shared(shared).ok()?;
+        value.set_sensitive(true);
+        Some(value)
+    }
+
+    /// The key itself.
+    #[cfg(test)]
     pub(super) fn expose(&self) -> &str {
-        self.secret.expose_secret()
+        self.authorization.expose_secret().trim_start_matches("Bearer ")
+    }
+}
+
+/// Lends a secret's memory to a header.
+struct Shared(Secret);
+
+impl AsRef<[u8]> for Shared {
+    fn as_ref(&self) -> &[u8] {
+        self.0.expose_bytes()
     }
 }
 
@@ -100,6 +125,14 @@ mod tests {
     #[test]
     fn debug_does_not_show_the_key() {
         let key = Key::parse("sk_test_visible".into()).unwrap();
-        assert!(!format!("{key:?}").contains("visible"));
+        assert!(!format!("{key:?} {:?}", key.authorization()).contains("visible"));
+    }
+
+    #[test]
+    fn a_header_is_no_copy_of_the_key() {
+        let key = Key::parse("sk_test_once".into()).unwrap();
+        let header = key.authorization().unwrap();
+        assert_eq!(header.as_bytes(), b"Bearer sk_test_once");
+        assert_eq!(header.clone().as_bytes().as_ptr(), key.authorization.expose_bytes().as_ptr());
     }
 }

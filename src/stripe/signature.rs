@@ -1,12 +1,13 @@
 //! Stripe's webhook signatures (docs.stripe.com/webhooks#verify-manually). It reads no event.
 
 use hmac::{Hmac, KeyInit, Mac};
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::ExposeSecret;
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
 
 use crate::domain::limits::{SIGNATURE_AGE_S_MAX, SIGNATURE_HEADER_BYTES_MAX, SIGNATURES_MAX};
 use crate::domain::operation::hex;
+use crate::domain::secret::Secret;
 
 /// Most digits of a signing time, in characters: enough for 30,000 years.
 const TIME_CHARS_MAX: usize = 12;
@@ -52,12 +53,7 @@ impl SignatureError {
 ///
 /// # Errors
 /// When it is not.
-pub fn verify(
-    header: &str,
-    body: &[u8],
-    secrets: &[SecretString],
-    now_unix_s: i64,
-) -> Result<(), SignatureError> {
+pub fn verify(header: &str, body: &[u8], secrets: &[Secret], now_unix_s: i64) -> Result<(), SignatureError> {
     let Header { time, signatures } = Header::parse(header)?;
     // Everything is compared, whichever matches: the time this takes says nothing.
     let mut matches = subtle::Choice::from(0);
@@ -80,7 +76,7 @@ pub fn verify(
 
 /// The header that Stripe would send for `body`, signed at `unix_s`: for tests of what receives webhooks.
 #[must_use]
-pub fn sign(secret: &SecretString, unix_s: i64, body: &[u8]) -> String {
+pub fn sign(secret: &Secret, unix_s: i64, body: &[u8]) -> String {
     let time = unix_s.to_string();
     format!("t={time},v1={}", signature(secret.expose_secret(), &time, body))
 }

@@ -153,9 +153,7 @@ impl Transport {
         };
         let mut request = Request::new(method, url);
         let headers = request.headers_mut();
-        let mut authorization = HeaderValue::from_str(&format!("Bearer {}", key.expose())).ok()?;
-        authorization.set_sensitive(true);
-        headers.insert(AUTHORIZATION, authorization);
+        headers.insert(AUTHORIZATION, key.authorization()?);
         headers.insert(STRIPE_VERSION, outgoing.version.parse().ok()?);
         match &outgoing.account {
             AccountHeader::None => None,

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use opentelemetry::KeyValue;
-use opentelemetry::metrics::{AsyncInstrument, Counter, Histogram, Meter, MeterProvider as _, UpDownCounter};
+use opentelemetry::metrics::{
+    AsyncInstrument, Counter, Gauge, Histogram, Meter, MeterProvider as _, UpDownCounter,
+};
 use opentelemetry_sdk::metrics::SdkMeterProvider;
 use prometheus::{Encoder as _, TextEncoder};
 use prost::Message as _;
@@ -38,6 +40,8 @@ struct Instruments {
     stripe_duration: Histogram<f64>,
     stripe_resends: Counter<u64>,
     stripe_keys_refused: Counter<u64>,
+    config_reloads: Counter<u64>,
+    config_reload_failed: Gauge<u64>,
     replays: Counter<u64>,
     unknown_outcomes: Counter<u64>,
     resolutions: Counter<u64>,
@@ -102,6 +106,11 @@ impl Metrics {
                 names::STRIPE_KEYS_REFUSED,
                 "Answers of Stripe that refuse an API key",
             ),
+            config_reloads: counter(&meter, names::CONFIG_RELOADS, "Readings of the settings while running"),
+            config_reload_failed: meter
+                .u64_gauge(names::CONFIG_RELOAD_FAILED)
+                .with_description("Whether older settings are in use because the new ones cannot be taken")
+                .build(),
             replays: counter(&meter, names::REPLAYS, "Changes answered from the ledger"),
             unknown_outcomes: counter(
                 &meter,
@@ -156,6 +165,13 @@ impl Metrics {
     /// Stripe refused an API key.
     pub fn stripe_key_refused(&self) {
         self.0.stripe_keys_refused.add(1, &[]);
+    }
+
+    /// The settings were read again, and taken or not; when not, the older ones stay in use.
+    pub fn config_reload(&self, is_taken: bool) {
+        let result = if is_taken { "taken" } else { "failed" };
+        self.0.config_reloads.add(1, &[KeyValue::new(names::LABEL_RESULT, result)]);
+        self.0.config_reload_failed.record(u64::from(!is_taken), &[]);
     }
 
     /// A change was answered from the ledger.
@@ -293,6 +309,8 @@ mod tests {
         Replay::ALL.into_iter().for_each(|of| metrics.replay(of));
         Webhook::ALL.into_iter().for_each(|result| metrics.webhook(result));
         StoreFailure::ALL.into_iter().for_each(|kind| metrics.store_error(kind));
+        metrics.config_reload(true);
+        metrics.config_reload(false);
         metrics.unknown_outcome();
         Way::ALL.into_iter().for_each(|way| metrics.resolved(way));
         metrics.unresolved(|| [("in_flight", 1), ("unknown", 2), ("needs_operator", 3)]);

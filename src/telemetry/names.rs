@@ -9,6 +9,10 @@ pub const STRIPE_DURATION: &str = "http.client.request.duration";
 pub const STRIPE_RESENDS: &str = "tollgate.stripe.resends";
 /// Answers of Stripe that refuse an API key.
 pub const STRIPE_KEYS_REFUSED: &str = "tollgate.stripe.keys_refused";
+/// Readings of the settings while running, by what became of them.
+pub const CONFIG_RELOADS: &str = "tollgate.config.reloads";
+/// Whether the settings as they stand could not be taken, so that older ones are in use: 0 or 1.
+pub const CONFIG_RELOAD_FAILED: &str = "tollgate.config.reload_failed";
 /// Changes answered from the ledger.
 pub const REPLAYS: &str = "tollgate.ledger.replays";
 /// Changes whose outcome could not be told.

@@ -10,13 +10,13 @@ use axum::http::{HeaderValue, Request, StatusCode};
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use proptest::prelude::*;
-use secrecy::SecretString;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::StreamExt as _;
 use tollgate::domain::clock::{Clock, ManualClock};
 use tollgate::domain::limits::{SIGNATURE_AGE_S_MAX, WEBHOOK_BODY_BYTES_MAX, WEBHOOKS_AT_ONCE_MAX};
+use tollgate::domain::secret::Secret;
 use tollgate::events::Feed;
 use tollgate::store::{Store, Terms};
 use tollgate::stripe::signature::sign;
@@ -43,7 +43,7 @@ struct Gateway {
 
 fn endpoint(secrets: &[&str], connected_account: Option<&str>) -> Endpoint {
     Endpoint {
-        secrets: secrets.iter().map(|&secret| SecretString::from(secret)).collect(),
+        secrets: secrets.iter().map(|&secret| Secret::from(secret)).collect(),
         connected_account: connected_account.map(str::to_owned),
     }
 }
@@ -104,7 +104,7 @@ impl Gateway {
 }
 
 fn signed(secret: &str, unix_s: i64, body: &str) -> String {
-    sign(&SecretString::from(secret), unix_s, body.as_bytes())
+    sign(&Secret::from(secret), unix_s, body.as_bytes())
 }
 
 #[tokio::test]
@@ -197,7 +197,7 @@ async fn a_signed_body_that_is_no_event_is_refused() {
         gateway.assert_refused(&gateway.deliver(body).await, StatusCode::BAD_REQUEST, "not_json");
     }
     let body = Bytes::from_static(b"{\"id\":\"evt_\xff\"}");
-    let signature = sign(&SecretString::from(SECRET), NOW_S, &body);
+    let signature = sign(&Secret::from(SECRET), NOW_S, &body);
     let answer = gateway.send("/webhooks/stripe", Some(signature), body).await;
     gateway.assert_refused(&answer, StatusCode::BAD_REQUEST, "not_json");
 }

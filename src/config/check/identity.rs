@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::ExposeSecret as _;
 
 use super::{Reader, header_safe, non_empty, parse_flag, parse_name, parse_url};
 use crate::config::identity::{Algorithm, CallerConfig, IssuerConfig, KeySource, Subject};
 use crate::domain::caller::PeerName;
+use crate::domain::secret::Secret;
 
 /// Shortest bearer token, in characters.
 const TOKEN_CHARS_MIN: usize = 16;
@@ -122,7 +123,7 @@ fn list<T>(text: &str, parse: impl Fn(&str) -> Result<T, String>) -> Result<Vec<
     text.split(',').map(|item| parse(item.trim())).collect()
 }
 
-fn parse_token(text: &str) -> Result<SecretString, String> {
+fn parse_token(text: &str) -> Result<Secret, String> {
     if text.chars().count() < TOKEN_CHARS_MIN {
         return Err(format!("is shorter than {TOKEN_CHARS_MIN} characters"));
     }

@@ -120,7 +120,7 @@ fn secrets_come_from_files_without_the_line_end() {
         (setup.file("key", &format!("{KEY}\n")), setup.file("secrets", "whsec_one, whsec_two\n"));
     let toml = format!("[stripe]\nkey_file = \"{key}\"\n[callers.shop]\ntoken = \"0123456789abcdef\"\n");
     let config = setup.toml(&toml).set("TOLLGATE_WEBHOOK_SECRET_FILE", &secrets).load().unwrap();
-    assert_eq!(config.stripe.key.expose_secret(), KEY);
+    assert_eq!(config.stripe.keys[0].expose_secret(), KEY);
     let secrets: Vec<_> = config.webhook.secrets.iter().map(|secret| secret.expose_secret()).collect();
     assert_eq!(secrets, ["whsec_one", "whsec_two"]);
     assert_eq!((config.callers[0].name.as_str(), config.callers[0].namespace.as_str()), ("shop", "shop"));

@@ -9,7 +9,7 @@ const BODY: &[u8] = br#"{"id":"evt_test_webhook","object":"event"}"#;
 /// stripe-python 16.1.0 and stripe-node 23.1.0 accept it for the secret, time and body above.
 const V1: &str = "d95c6b7477fbd7e9f90b1b0ef5f9c7ac25abca5382460e0d988c2b2a5b71b990";
 
-fn secret() -> SecretString {
+fn secret() -> Secret {
     "whsec_test_secret".into()
 }
 
@@ -27,7 +27,7 @@ fn takes_what_the_official_libraries_take() {
 
 #[test]
 fn while_secrets_rotate_either_signature_with_either_secret_is_enough() {
-    let (old, new): (SecretString, SecretString) = ("whsec_old".into(), "whsec_new".into());
+    let (old, new): (Secret, Secret) = ("whsec_old".into(), "whsec_new".into());
     let both = format!("{},v1={}", sign(&old, NOW_S, BODY), signature("whsec_new", &NOW_S.to_string(), BODY));
     assert_eq!(verify(&both, BODY, std::slice::from_ref(&new), NOW_S), Ok(()));
     assert_eq!(verify(&sign(&old, NOW_S, BODY), BODY, &[new.clone(), old], NOW_S), Ok(()));
@@ -54,7 +54,7 @@ fn an_unsigned_request_never_learns_about_the_time() {
 
 #[test]
 fn an_empty_secret_opens_nothing() {
-    let empty: SecretString = "".into();
+    let empty: Secret = "".into();
     let header = sign(&empty, NOW_S, BODY);
     assert_eq!(verify(&header, BODY, &[empty], NOW_S), Err(SignatureError::NoMatch));
     assert_eq!(verify(&header, BODY, &[], NOW_S), Err(SignatureError::NoMatch));
@@ -107,7 +107,7 @@ proptest! {
 
     #[test]
     fn what_was_signed_is_believed(body in proptest::collection::vec(any::<u8>(), 0..512), key in "[!-~]{1,80}") {
-        let key = SecretString::from(key);
+        let key = Secret::from(key);
         let header = sign(&key, NOW_S, &body);
         prop_assert_eq!(verify(&header, &body, &[key], NOW_S), Ok(()));
     }

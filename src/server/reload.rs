@@ -1,0 +1,204 @@
+//! Takes new settings while the gateway runs: all of what changed or nothing. What cannot change before the next start is
+//! named and left alone.
+
+mod watch;
+
+use std::sync::Arc;
+
+use tokio::sync::{Mutex, watch as latest};
+use tokio::time::Instant;
+
+pub(super) use watch::watch;
+
+use super::{ACCOUNT_WAIT, endpoints, keys, policies};
+use crate::audit::{self, Auditor, Phase};
+use crate::config::{Changes, Config, Faults};
+use crate::domain::caller::Caller;
+use crate::gateway::Accounts;
+use crate::identity::{self, Registry};
+use crate::ops::Readiness;
+use crate::policy::{self, Policies, PolicySet};
+use crate::stripe::{self, AccountError, Client};
+use crate::telemetry::metrics::Metrics;
+use crate::webhook::Endpoints;
+
+/// What stands for the method in the record of a reload.
+const RELOADED: &str = "tollgate/reload";
+
+/// Why new settings are not taken; the older ones stay in use.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// They cannot be read or make no sense.
+    #[error(transparent)]
+    Settings(#[from] Faults),
+    /// The keys of an issuer cannot be read.
+    #[error(transparent)]
+    Identity(#[from] identity::Error),
+    /// The rules cannot be read or make no sense.
+    #[error("`policy.files`: {0}")]
+    Policy(#[from] policy::Faults),
+    /// A key cannot be used.
+    #[error("`stripe.key`: {0}")]
+    Key(#[from] stripe::KeyError),
+    /// The keys cannot be used together.
+    #[error("`stripe.key`: {0}")]
+    Keys(#[from] stripe::SetupError),
+    /// Stripe does not tell whose key it is.
+    #[error("`stripe.key`: the account of the new key could not be learnt: {0}")]
+    Account(#[from] AccountError),
+    /// A key of another account would act on the wrong money.
+    #[error("`stripe.key`: the new key belongs to `{found}`, but the gateway to `{own}`")]
+    OtherAccount {
+        /// The key's account.
+        found: String,
+        /// The gateway's account.
+        own: String,
+    },
+    /// Without a record nothing is changed.
+    #[error("the change could not be put on record: {0}")]
+    Audit(#[from] audit::Error),
+}
+
+impl Error {
+    /// The settings at fault, by name: what may be told to everybody.
+    fn keys(&self) -> String {
+        match self {
+            Self::Settings(faults) => {
+                let keys: Vec<&str> = faults.0.iter().map(|fault| fault.key.as_str()).collect();
+                keys.join(", ")
+            }
+            Self::Key(_) | Self::Keys(_) | Self::Account(_) | Self::OtherAccount { .. } => {
+                "stripe.key".into()
+            }
+            Self::Identity(_) => "issuers".into(),
+            Self::Policy(_) => "policy.files".into(),
+            Self::Audit(_) => "the audit log".into(),
+        }
+    }
+}
+
+/// What takes new settings; clones share everything.
+#[derive(Clone, Debug)]
+pub(super) struct Reloader(Arc<Parts>);
+
+/// What can be exchanged, and what it takes to do so.
+#[derive(Debug)]
+pub(super) struct Parts {
+    pub(super) settings: Mutex<Config>,
+    pub(super) accounts: Accounts,
+    pub(super) endpoints: latest::Sender<Endpoints>,
+    pub(super) registry: Registry,
+    pub(super) policies: Policies,
+    pub(super) auditor: Auditor,
+    pub(super) metrics: Metrics,
+    pub(super) readiness: Readiness,
+}
+
+/// Everything new, built and checked; to put it in place cannot fail.
+struct Prepared {
+    /// The default account's way to Stripe under the new keys.
+    client: Option<Client>,
+    endpoints: Endpoints,
+    identity: identity::Settings,
+    policies: PolicySet,
+}
+
+impl Reloader {
+    pub(super) fn new(parts: Parts) -> Self {
+        Self(Arc::new(parts))
+    }
+
+    /// Takes what was read, as a whole, and tells operators when it cannot.
+    ///
+    /// # Errors
+    /// See [`Error`]; nothing has changed then.
+    pub(super) async fn reload(&self, read: Result<Config, Faults>) -> Result<Changes, Error> {
+        let taken = match read {
+            Ok(config) => self.take(config).await,
+            Err(faults) => Err(faults.into()),
+        };
+        self.0.metrics.config_reload(taken.is_ok());
+        match &taken {
+            Ok(changes) => {
+                self.0.readiness.set_concern(None);
+                told(changes);
+            }
+            Err(error) => {
+                tracing::error!(%error, "the new settings are not taken; the older ones stay in use");
+                let concern = format!("older settings are in use; not taken: {}", error.keys());
+                self.0.readiness.set_concern(Some(concern));
+            }
+        }
+        taken
+    }
+
+    async fn take(&self, config: Config) -> Result<Changes, Error> {
+        let mut settings = self.0.settings.lock().await;
+        let changes = config.source.changes_since(&settings.source);
+        let prepared = self.prepare(&config, &settings).await?;
+        if !changes.applied.is_empty() {
+            self.record(&changes, &prepared).await?;
+        }
+        self.put_in_place(prepared);
+        *settings = config;
+        Ok(changes)
+    }
+
+    /// Builds all that can be wrong before anything is exchanged.
+    async fn prepare(&self, config: &Config, before: &Config) -> Result<Prepared, Error> {
+        let identity = identity::Settings::read(config)?;
+        Ok(Prepared {
+            client: self.under_new_keys(config, before).await?,
+            endpoints: endpoints(config),
+            identity,
+            policies: policies(config)?,
+        })
+    }
+
+    /// The client under new keys, if they changed; each of them is asked for its account first.
+    async fn under_new_keys(&self, config: &Config, before: &Config) -> Result<Option<Client>, Error> {
+        let (new, old) = (keys(config)?, keys(before)?);
+        if new == old {
+            return Ok(None);
+        }
+        let account = self.0.accounts.default_account();
+        for key in new.iter().filter(|key| !old.contains(key)) {
+            let probe = account.stripe.with_keys(std::slice::from_ref(key))?;
+            let found = probe.own_account(Some(Instant::now() + ACCOUNT_WAIT)).await?.id;
+            let own = account.id.clone();
+            if found != own {
+                return Err(Error::OtherAccount { found, own });
+            }
+        }
+        Ok(Some(account.stripe.with_keys(&new)?))
+    }
+
+    fn put_in_place(&self, prepared: Prepared) {
+        if let Some(client) = prepared.client {
+            self.0.accounts.default_account().stripe.take_keys_of(&client);
+        }
+        self.0.endpoints.send_replace(prepared.endpoints);
+        self.0.registry.replace(prepared.identity);
+        self.0.policies.replace(prepared.policies);
+    }
+
+    /// Puts on record which settings change, by name and never by value.
+    async fn record(&self, changes: &Changes, prepared: &Prepared) -> Result<(), Error> {
+        let mut record = self.0.auditor.record(Phase::Admin, &Caller::own("", ""), RELOADED);
+        let changed = changes.applied.join(", ");
+        record.note = Some(format!("changed: {changed}; policy {}", prepared.policies.hash()));
+        record.conclude("succeeded");
+        Ok(self.0.auditor.write(&record).await?)
+    }
+}
+
+/// Tells the log what became of new settings.
+fn told(changes: &Changes) {
+    if !changes.applied.is_empty() {
+        tracing::info!(changed = changes.applied.join(", "), "new settings are in use");
+    }
+    if !changes.awaiting_restart.is_empty() {
+        let changed = changes.awaiting_restart.join(", ");
+        tracing::warn!(changed, "some changed settings take effect at the next start only");
+    }
+}
