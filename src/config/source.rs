@@ -108,24 +108,24 @@ mod tests {
                 "data = \"{data}\"\n[stripe]\nkey = \"{text}\"\n[webhook]\nsecret_file = \"{}\"\n",
                 secret.display()
             );
-            std::fs::write(&file, text).unwrap();
+            fs::write(&file, text).unwrap();
         };
         write("a", "sk_test_a");
-        std::fs::write(&secret, "whsec_a").unwrap();
+        fs::write(&secret, "whsec_a").unwrap();
         let flags = Flags { config: Some(file.clone()), values: Vec::new() };
         let loader = Loader::new(flags, Environment::default());
         let source = || loader.load().config.unwrap().source;
         let first = source();
         assert_eq!(loader.load().files, BTreeSet::from([file.clone(), secret.clone()]));
         assert_eq!(source().changes_since(&first), Changes::default());
-        std::fs::write(&secret, "whsec_b\n").unwrap();
+        fs::write(&secret, "whsec_b\n").unwrap();
         let changed = source().changes_since(&first);
         assert_eq!((changed.applied, changed.awaiting_restart), (vec!["webhook.secret".to_owned()], vec![]));
         write("b", "sk_test_b");
         let changed = source().changes_since(&first);
         assert_eq!(changed.applied, ["stripe.key", "webhook.secret"]);
         assert_eq!(changed.awaiting_restart, ["data"]);
-        std::fs::remove_file(&secret).unwrap();
+        fs::remove_file(&secret).unwrap();
         let broken = loader.load();
         assert!(broken.config.is_err());
         assert!(broken.files.contains(&secret), "what cannot be read is looked at again");
