@@ -373,19 +373,8 @@ async fn account(client: Client, store: &Store, clock: &dyn Clock) -> Result<(Ac
 
 /// What callers may do.
 fn policies(config: &Config) -> Result<PolicySet, policy::Faults> {
-    if config.callers.is_empty() && config.policy_files.is_empty() {
+    if config.policy_files.is_empty() && config.callers.is_empty() {
         return PolicySet::on_loopback();
-    }
-    if config.policy_files.is_empty() {
-        let operators = config.callers.iter().filter(|caller| caller.admin).map(|caller| {
-            format!(
-                "@id(\"operator-{0}\") permit(principal == Caller::\"{0}\", action, resource);\n",
-                caller.name
-            )
-        });
-        let rest = "@id(\"identified\") permit(principal, action, resource) unless { action in Action::\"admin\" };\n";
-        let text = operators.chain([rest.to_owned()]).collect();
-        return PolicySet::parse(&[policy::Source { file: "(built in)".to_owned(), text }]);
     }
     PolicySet::parse(&policy::read(&config.policy_files)?)
 }

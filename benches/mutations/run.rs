@@ -94,7 +94,7 @@ async fn caller_makes(channel: Channel, caller: usize, changes: Changes) -> Vec<
 }
 
 fn config(folder: &Path, stripe: &str) -> config::Config {
-    let file = folder.join("tollgate.toml");
+    let (file, policy) = (folder.join("tollgate.toml"), folder.join("policy.cedar"));
     let text = format!(
         r#"
 data = "{}"
@@ -108,11 +108,15 @@ secret = "whsec_benchmark"
 grpc = "127.0.0.1:0"
 webhook = "127.0.0.1:0"
 ops = "127.0.0.1:0"
+[policy]
+files = ["{}"]
 [callers.benchmark]
 token = "{TOKEN}"
 "#,
-        folder.join("data").display()
+        folder.join("data").display(),
+        policy.display()
     );
+    std::fs::write(&policy, "@id(\"all\") permit (principal, action, resource);").unwrap();
     std::fs::write(&file, text).unwrap();
     let flags = Flags { config: Some(file), values: Vec::new() };
     config::load(&flags, &Environment::default()).unwrap()

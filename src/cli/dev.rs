@@ -13,7 +13,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
-use self::home::{Home, Kept};
+use self::home::{CALLER, Home, Kept};
 use super::failure::Failure;
 use super::output::write_line;
 use super::sandbox::bind;
@@ -100,7 +100,7 @@ async fn start(home: &Home, ports: Ports, telemetry: Telemetry) -> Result<Dev, F
     let sandbox =
         Sandbox::start(listener, options).await.map_err(|error| Failure::Start(error.to_string()))?;
     let stripe = format!("http://{}", sandbox.address());
-    let config = config(home, &kept, ports, stripe.clone(), telemetry);
+    let config = config(home, &kept, ports, stripe.clone(), telemetry)?;
     let gateway = server::start(config, clock).await.map_err(|error| Failure::Start(error.to_string()))?;
     let url = webhook_url(&gateway);
     let target = WebhookTarget { url, secrets: vec![kept.webhook_secret.clone()] };
@@ -112,17 +112,23 @@ async fn start(home: &Home, ports: Ports, telemetry: Telemetry) -> Result<Dev, F
     Ok(Dev { sandbox, gateway, kept })
 }
 
-fn config(home: &Home, kept: &Kept, ports: Ports, stripe: String, telemetry: Telemetry) -> Config {
+fn config(
+    home: &Home,
+    kept: &Kept,
+    ports: Ports,
+    stripe: String,
+    telemetry: Telemetry,
+) -> Result<Config, Failure> {
+    let policy = home.policy()?;
     let caller = CallerConfig {
-        name: "dev".into(),
-        namespace: "dev".into(),
+        name: CALLER.into(),
+        namespace: CALLER.into(),
         groups: Vec::new(),
-        admin: true,
         tokens: vec![kept.token.clone().into()],
         certificates: Vec::new(),
         subjects: Vec::new(),
     };
-    Config {
+    Ok(Config {
         mode: Mode::Test,
         stripe: Stripe {
             keys: vec![kept.stripe_key.clone().into()],
@@ -138,7 +144,7 @@ fn config(home: &Home, kept: &Kept, ports: Ports, stripe: String, telemetry: Tel
             ops: ports.address(OPS_PORT),
         },
         data: home.gateway_folder(),
-        policy_files: Vec::new(),
+        policy_files: vec![policy],
         callers: vec![caller],
         issuers: Vec::new(),
         feed: Feed { checkpoint_interval: Duration::from_secs(15) },
@@ -146,7 +152,7 @@ fn config(home: &Home, kept: &Kept, ports: Ports, stripe: String, telemetry: Tel
         guards: Guards { over_refund: GuardMode::Advise, open_dispute: GuardMode::Advise },
         telemetry,
         source: Source::default(),
-    }
+    })
 }
 
 fn webhook_url(gateway: &Running) -> String {

@@ -269,9 +269,9 @@ fn question<'a>(arguments: &'a Explain, caller: &'a Caller) -> Question<'a> {
     }
 }
 
-fn init(arguments: &Init) -> Result<(), Failure> {
-    let rules: Vec<String> = arguments
-        .callers
+/// A first file of policies, by which these callers may do everything.
+pub(super) fn starter(callers: &[String]) -> String {
+    let rules: Vec<String> = callers
         .iter()
         .map(|name| {
             format!(
@@ -279,7 +279,11 @@ fn init(arguments: &Init) -> Result<(), Failure> {
             )
         })
         .collect();
-    let text = format!("{STARTER}\n{}", rules.join("\n"));
+    format!("{STARTER}\n{}", rules.join("\n"))
+}
+
+fn init(arguments: &Init) -> Result<(), Failure> {
+    let text = starter(&arguments.callers);
     // A caller's name may be anything; what cannot be used is not written.
     let file = arguments.file.display().to_string();
     PolicySet::parse(&[policy::Source { file: file.clone(), text: text.clone() }])?;

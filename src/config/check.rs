@@ -60,7 +60,7 @@ impl Reader<'_> {
         let secrets = self.required("webhook.secret", parse_webhook_secrets);
         let callers = self.callers();
         let issuers = self.issuers(&callers);
-        let policy_files = self.policy_files();
+        let policy_files = self.policy_files(!callers.is_empty());
         let listen = self.listen(callers.is_empty());
         let data = self.required("data", |text| non_empty(text).map(Into::into));
         let checkpoint_interval = self.seconds("feed.checkpoint_interval_s");
@@ -181,10 +181,6 @@ impl Reader<'_> {
 
 fn non_empty(text: &str) -> Result<String, String> {
     if text.is_empty() { Err("is empty".into()) } else { Ok(text.to_owned()) }
-}
-
-fn parse_flag(text: &str) -> Result<bool, String> {
-    text.parse().map_err(|_| format!("`{text}` is neither `true` nor `false`"))
 }
 
 fn parse_mode(text: &str) -> Result<Mode, String> {

@@ -14,8 +14,6 @@ pub struct CallerConfig {
     pub namespace: String,
     /// Groups that rules may speak of.
     pub groups: Vec<String>,
-    /// Whether it may do what only operators may.
-    pub admin: bool,
     /// Bearer tokens; several while one is being rotated.
     pub tokens: Vec<Secret>,
     /// Names in client certificates.

@@ -183,14 +183,6 @@ pub const KEYS: &[Key] = &[
         about: "Subjects of JWTs that are the caller's: `ISSUER_NAME:SUBJECT`, where `issuers.ISSUER_NAME` is set.",
     },
     Key {
-        path: "callers.*.admin",
-        variable: "",
-        shape: Shape::Choice(&["false", "true"]),
-        default: "",
-        since: "0.1.0",
-        about: "Whether the caller may use `AdminService` and read the audit records of every namespace; `false` when not set. The one caller of a gateway without callers may.",
-    },
-    Key {
         path: "policy.files",
         variable: "TOLLGATE_POLICY_FILES",
         shape: Shape::Texts,

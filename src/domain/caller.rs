@@ -20,8 +20,6 @@ pub struct Caller {
     pub credential: Credential,
     /// The client certificate of a caller that sent a bearer credential too; both are the same caller's.
     pub certificate: Option<Credential>,
-    /// Whether it may see and settle the operations of every namespace, and read the whole audit log.
-    pub admin: bool,
 }
 
 /// What proves a caller's name. It holds no secret, so it may be written down.
@@ -62,7 +60,7 @@ impl Caller {
     /// The one caller of a gateway without callers: whoever reaches it may do everything already.
     #[must_use]
     pub fn loopback() -> Self {
-        Self { credential: Credential::Loopback, admin: true, ..Self::own(LOOPBACK, LOOPBACK) }
+        Self { credential: Credential::Loopback, ..Self::own(LOOPBACK, LOOPBACK) }
     }
 
     /// The gateway itself, for what it does of its own accord; and nobody, by empty names.
@@ -74,7 +72,6 @@ impl Caller {
             groups: Vec::new(),
             credential: Credential::Own,
             certificate: None,
-            admin: false,
         }
     }
 

@@ -338,7 +338,6 @@ impl State {
             groups: caller.groups.clone(),
             credential,
             certificate,
-            admin: caller.admin,
         })
     }
 

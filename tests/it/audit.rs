@@ -130,7 +130,7 @@ async fn one_story_is_told_from_every_id_of_it() {
         &call.stripe_request_id,
         &made.id,
         "charge.refunded",
-        "rule identified",
+        "rule rig",
     ] {
         assert!(story.contains(part), "{part} in {story}");
     }

@@ -24,6 +24,7 @@ mod golden;
 mod guards;
 mod layers;
 mod log;
+mod policy;
 mod power;
 mod prove;
 mod readme;

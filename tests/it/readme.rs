@@ -136,8 +136,9 @@ async fn the_readme_s_way_to_serve_works() {
     std::fs::write(folder.path().join("webhook"), crate::rig::SECRET).unwrap();
     std::fs::write(folder.path().join("caller-token"), crate::rig::TOKEN).unwrap();
     let here = folder.path().display().to_string();
-    let script = block.replace("/run/secrets", &here).replace("/var/lib", &here);
-    assert_eq!(script.matches(&here).count(), 4, "{block}");
+    let script =
+        block.replace("/run/secrets", &here).replace("/var/lib", &here).replace("/etc/tollgate", &here);
+    assert_eq!(script.matches(&here).count(), 5, "{block}");
     let sandbox = crate::rig::sandbox(std::sync::Arc::new(tollgate::domain::clock::SystemClock::new())).await;
     let stripe = format!("http://{}", sandbox.address());
     let folder_of_program = Path::new(PROGRAM).parent().unwrap().display().to_string();

@@ -23,6 +23,14 @@ pub(crate) const SECRET: &str = "whsec_rig_secret_for_tests";
 pub(crate) const TOKEN: &str = "token-of-the-rig-caller";
 pub(crate) const OPERATOR_TOKEN: &str = "token-of-the-rig-operator";
 
+/// What the callers of the rig may do, and any others that a test adds.
+pub(crate) const POLICY: &str = r#"
+@id("rig")
+permit (principal, action, resource) unless { action in Action::"admin" };
+@id("operator")
+permit (principal == Caller::"operator", action, resource);
+"#;
+
 /// Everything that a test needs.
 pub(crate) struct Rig {
     sandbox: Option<Handle>,
@@ -185,6 +193,7 @@ pub(crate) async fn start_gateway(stripe: SocketAddr, data: &TempDir, clock: Arc
 /// The configuration of the rig's gateway, by the way that a user's takes.
 pub(crate) fn config(stripe: SocketAddr, data: &TempDir) -> Config {
     let file = data.path().join("tollgate.toml");
+    let policy = data.path().join("policy.cedar");
     let text = format!(
         r#"
 data = "{}"
@@ -198,15 +207,18 @@ secret = "{SECRET}"
 grpc = "127.0.0.1:0"
 webhook = "127.0.0.1:0"
 ops = "127.0.0.1:0"
+[policy]
+files = ["{}"]
 [callers.rig]
 token = "{TOKEN}"
 [callers.operator]
 token = "{OPERATOR_TOKEN}"
-admin = true
 "#,
-        data.path().join("data").display()
+        data.path().join("data").display(),
+        policy.display()
     );
     std::fs::write(&file, text).unwrap();
+    std::fs::write(&policy, POLICY).unwrap();
     let flags = Flags { config: Some(file), values: Vec::new() };
     config::load(&flags, &Environment::default()).unwrap()
 }

@@ -9,7 +9,10 @@ use serde::{Deserialize, Serialize};
 
 use super::seed::Seeds;
 use crate::cli::failure::Failure;
+use crate::cli::policy;
 
+/// The caller of a `dev` run.
+pub(super) const CALLER: &str = "dev";
 /// Random bytes of a token, a key and a secret.
 const SECRET_BYTES: usize = 24;
 
@@ -50,6 +53,20 @@ impl Home {
     /// Folder of the gateway's database.
     pub(super) fn gateway_folder(&self) -> PathBuf {
         self.folder.join("gateway")
+    }
+
+    /// The policies: everything is permitted to begin with, and what a user changed is kept.
+    pub(super) fn policy(&self) -> Result<PathBuf, Failure> {
+        let path = self.folder.join("policy.cedar");
+        match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path) {
+            Ok(mut file) => {
+                let text = policy::starter(&[CALLER.to_owned()]);
+                file.write_all(text.as_bytes()).map_err(|error| cannot_use(&path, &error))?;
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(cannot_use(&path, &error)),
+        }
+        Ok(path)
     }
 
     /// File of the sandbox's state.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use secrecy::ExposeSecret as _;
 
-use super::{Reader, header_safe, non_empty, parse_flag, parse_name, parse_url};
+use super::{Reader, header_safe, non_empty, parse_name, parse_url};
 use crate::config::identity::{Algorithm, CallerConfig, IssuerConfig, KeySource, Subject};
 use crate::domain::caller::PeerName;
 use crate::domain::secret::Secret;
@@ -56,12 +56,10 @@ impl Reader<'_> {
         let groups = self.optional(&format!("{path}.groups"), |text| list(text, parse_name));
         let certificates = self.optional(&format!("{path}.certificates"), |text| list(text, parse_peer_name));
         let subjects = self.optional(&format!("{path}.jwt"), |text| list(text, parse_subject));
-        let admin = self.optional(&format!("{path}.admin"), parse_flag);
         let name = named?;
         Some(CallerConfig {
             namespace: namespace?.unwrap_or_else(|| name.clone()),
             groups: groups?.unwrap_or_default(),
-            admin: admin?.unwrap_or_default(),
             name,
             tokens: tokens?.unwrap_or_default(),
             certificates: certificates?.unwrap_or_default(),

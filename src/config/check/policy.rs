@@ -8,9 +8,16 @@ use super::Reader;
 const FILES: &str = "policy.files";
 
 impl Reader<'_> {
-    /// The files with policies.
-    pub(super) fn policy_files(&mut self) -> Option<Vec<PathBuf>> {
-        Some(self.optional(FILES, parse_files)?.unwrap_or_default())
+    /// The files with policies. Callers may do nothing without them, so that a gateway with callers and without policies
+    /// would be of no use.
+    pub(super) fn policy_files(&mut self, callers: bool) -> Option<Vec<PathBuf>> {
+        let files = self.optional(FILES, parse_files)?;
+        if files.is_none() && callers {
+            let how = "is required once there are callers, who may do nothing without it; `tollgate policy init \
+                       policy.cedar` writes a first file, to be named here or in `TOLLGATE_POLICY_FILES`";
+            self.faults.add(FILES, how.to_owned(), "");
+        }
+        Some(files.unwrap_or_default())
     }
 }
 

@@ -6,6 +6,8 @@ use crate::config::{Config, Environment, Faults, Flags, load};
 
 const KEY: &str = "sk_test_4eC39HqLyjWDarjtT1zdp7dc";
 
+const POLICY: &str = "TOLLGATE_POLICY_FILES";
+
 struct Setup {
     folder: tempfile::TempDir,
     flags: Flags,
@@ -16,7 +18,10 @@ impl Setup {
     /// The least that a gateway needs.
     fn sound() -> Self {
         let setup = Self { folder: tempfile::tempdir().unwrap(), flags: Flags::default(), variables: vec![] };
-        setup.set("TOLLGATE_STRIPE_KEY", KEY).set("TOLLGATE_WEBHOOK_SECRET", "whsec_one")
+        setup
+            .set("TOLLGATE_STRIPE_KEY", KEY)
+            .set("TOLLGATE_WEBHOOK_SECRET", "whsec_one")
+            .set(POLICY, "policy.cedar")
     }
 
     fn empty() -> Self {
@@ -163,13 +168,17 @@ fn beyond_loopback_a_callers_token_is_needed() {
 }
 
 #[test]
-fn a_caller_is_an_operator_only_where_it_is_said() {
-    let caller = |more| Setup::sound().toml(&format!("[callers.a]\ntoken = \"0123456789abcdef\"\n{more}"));
-    assert!(!caller("").load().unwrap().callers[0].admin);
-    assert!(caller("admin = true").load().unwrap().callers[0].admin);
-    assert!(!caller("admin = false").load().unwrap().callers[0].admin);
-    let faults = caller("admin = 1").faults();
-    assert!(faults[0].starts_with("`callers.a.admin`: must be `true` or `false`"), "{faults:?}");
+fn callers_need_policies() {
+    let setup = Setup::sound().set("TOLLGATE_CALLER_TOKEN", "0123456789abcdef");
+    let without = Setup {
+        variables: setup.variables.iter().filter(|(name, _)| name != POLICY).cloned().collect(),
+        ..setup
+    };
+    let faults = without.faults();
+    assert!(faults[0].starts_with("`policy.files`: is required once there are callers"), "{faults:?}");
+    assert!(faults[0].contains("`tollgate policy init policy.cedar`"), "{faults:?}");
+    let several = without.set(POLICY, "a.cedar, more").load().unwrap();
+    assert_eq!(several.policy_files, ["a.cedar", "more"].map(std::path::PathBuf::from));
 }
 
 #[test]

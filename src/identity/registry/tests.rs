@@ -17,7 +17,6 @@ fn caller(name: &str) -> CallerConfig {
         name: name.into(),
         namespace: format!("{name}-space"),
         groups: vec!["all".into()],
-        admin: false,
         tokens: vec![format!("token-of-{name}-1").into()],
         certificates: vec![spiffe(name), PeerName::Dns(format!("{name}.example.org"))],
         subjects: vec![Subject { issuer: "idp".into(), subject: format!("{name}-service") }],

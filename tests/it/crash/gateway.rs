@@ -51,6 +51,7 @@ impl Gateway {
         stripe: SocketAddr,
     ) -> Self {
         let [grpc, webhook, ops] = free_ports();
+        let policy = folder.join("policy.cedar");
         let text = format!(
             r#"
 data = "{}"
@@ -64,13 +65,17 @@ secret = "{SECRET}"
 grpc = "{grpc}"
 webhook = "{webhook}"
 ops = "{ops}"
+[policy]
+files = ["{}"]
 [callers.prover]
 token = "{TOKEN}"
 [telemetry]
 log = "warn"
 "#,
-            folder.join("data").display()
+            folder.join("data").display(),
+            policy.display()
         );
+        std::fs::write(&policy, "@id(\"all\") permit (principal, action, resource);").unwrap();
         std::fs::write(folder.join("tollgate.toml"), text).unwrap();
         Self { binary, planted, folder: folder.to_owned(), grpc, webhook, child: None, kills: 0 }
     }
