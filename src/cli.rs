@@ -21,6 +21,7 @@ mod sandbox;
 mod serve;
 mod signal;
 mod stripe;
+mod tokens;
 mod webhook;
 
 use std::ffi::OsString;
@@ -64,6 +65,9 @@ enum Command {
     Unfreeze(freezes::Unfreeze),
     /// Show what is frozen
     Freezes(freezes::List),
+    /// Make, list, replace and end API tokens
+    #[command(subcommand)]
+    Tokens(tokens::Command),
     /// Search, follow, export and verify the audit log
     #[command(subcommand)]
     Audit(audit::Command),
@@ -123,6 +127,7 @@ async fn run(command: Command, program: &OsString) -> Result<(), Failure> {
         Command::Freeze(arguments) => freezes::freeze(arguments).await,
         Command::Unfreeze(arguments) => freezes::unfreeze(arguments).await,
         Command::Freezes(arguments) => freezes::list(arguments).await,
+        Command::Tokens(command) => tokens::run(command).await,
         Command::Audit(command) => audit::run(command).await,
         Command::Policy(command) => policy::run(command),
         Command::Config(command) => config::run(&command),
@@ -158,6 +163,9 @@ mod tests {
             "tollgate events tail --limit 0",
             "tollgate call",
             "tollgate audit trace",
+            "tollgate tokens create",
+            "tollgate tokens create shop --lifetime 3x",
+            "tollgate tokens revoke tok_1",
             "tollgate audit key --erase 2026-10",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
@@ -166,6 +174,8 @@ mod tests {
             "tollgate refunds create --order-id o --payment-intent pi_1 --amount 500 --metadata a=b -o json",
             "tollgate events tail --from 2026-11-01T00:00:00Z --types refund.*,charge.refunded",
             "tollgate call RefundService/GetRefund -d {}",
+            "tollgate tokens create shop --lifetime 90d --note ci -o json",
+            "tollgate tokens rotate tok_1 --overlap 1h",
             "tollgate dev --ports random --json-ready --data x",
             "tollgate audit search re_1 --param email=a@b.c --phase outcome --since 2026-11-01T00:00:00Z",
             "tollgate audit export --to log.jsonl --format csv",

@@ -2,6 +2,7 @@
 
 mod accept;
 mod audit_log;
+mod callers;
 mod reload;
 mod router;
 
@@ -33,7 +34,7 @@ use crate::domain::planted;
 use crate::events::{self, Feed};
 use crate::gateway::{Account, Accounts, Freezes, FreezesError, Gateway, Resolver, Settler};
 use crate::grpc::{Api, layer::DoorLayer};
-use crate::identity::{self, Registry, Settings};
+use crate::identity;
 use crate::ledger::Ledger;
 use crate::ops;
 use crate::policy::{self, Policies, PolicySet};
@@ -141,9 +142,9 @@ pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Running, Err
     let (hooks, webhook_address) = bind(config.listen.webhook).await?;
     let (operations, ops_address) = bind(config.listen.ops).await?;
     let metrics = Metrics::new()?;
-    let registry = Registry::new(Settings::read(&config)?, Arc::clone(&clock));
     let store = Store::open(&config.data, TERMS)?;
     show_dropped(&metrics, store.clone());
+    let registry = callers::registry(&config, &store, &clock).await?;
     let client = client(&config, &metrics)?;
     let (new_endpoints, endpoints) = watch::channel(endpoints(&config));
     let (account, clock_is_right) = account(client, &store, clock.as_ref()).await?;

@@ -186,5 +186,9 @@ pub const JWKS_COOL_DOWN_MS: u64 = 30_000;
 pub const JWKS_STALE_MS_MAX: u64 = 24 * 3_600_000;
 /// How far an issuer's clock and ours may differ when a token's times are judged, in seconds.
 pub const JWT_LEEWAY_S: i64 = 30;
+/// API tokens of all callers, those that ended included.
+pub const TOKENS_MAX: usize = 2_000;
+/// How long a token is listed after it ended, in milliseconds: 90 days.
+pub const TOKEN_KEPT_MS: i64 = 90 * 24 * 3_600_000;
 /// How often files of keys are looked at and ended tokens are looked for, in milliseconds.
 pub const IDENTITY_TICK_MS: u64 = 1_000;

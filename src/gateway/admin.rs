@@ -4,6 +4,7 @@
 mod entry;
 mod freeze;
 mod settle;
+mod tokens;
 
 use prost::Message as _;
 

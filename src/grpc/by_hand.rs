@@ -5,3 +5,4 @@ pub mod audit_service;
 pub mod event_service;
 pub mod file_service;
 pub mod operation_service;
+pub mod token_service;

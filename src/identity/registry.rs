@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use secrecy::ExposeSecret as _;
 use sha2::{Digest as _, Sha256};
-use tokio::sync::watch;
+use tokio::sync::{OwnedMutexGuard, watch};
 
 use super::jwks::Keys;
 use super::jwt::Token;
@@ -41,6 +41,8 @@ struct Shared {
     epoch: watch::Sender<u64>,
     /// Numbers the tokens of the configuration.
     numbered: AtomicU64,
+    /// Held by whoever changes API tokens.
+    editing: Arc<tokio::sync::Mutex<()>>,
     /// When each API token was last shown, since the start.
     used: Mutex<HashMap<String, UnixMillis>>,
 }
@@ -51,7 +53,7 @@ struct State {
     callers: HashMap<String, CallerConfig>,
     /// Names of the configuration's tokens, by the hash of the token: a look-up by hash tells nothing by its time.
     configured: HashMap<[u8; 32], String>,
-    /// Callers by the names of the configuration's tokens.
+    /// Callers of the configuration's tokens, by the tokens' names.
     configured_of: HashMap<String, String>,
     certificates: HashMap<PeerName, String>,
     issuers: HashMap<String, Issuer>,
@@ -83,6 +85,7 @@ impl Registry {
             state: RwLock::default(),
             epoch: watch::Sender::new(0),
             numbered: AtomicU64::new(0),
+            editing: Arc::default(),
             used: Mutex::default(),
         };
         let registry = Self(Arc::new(shared));
@@ -135,6 +138,12 @@ impl Registry {
         let mut tokens: Vec<_> = self.state().tokens.values().cloned().collect();
         tokens.sort_by(|a, b| (a.created_ms, &a.id).cmp(&(b.created_ms, &b.id)));
         tokens
+    }
+
+    /// Waits for the right to change API tokens, which one has at a time: between reading and setting them, nobody else
+    /// may.
+    pub async fn edit(&self) -> OwnedMutexGuard<()> {
+        Arc::clone(&self.0.editing).lock_owned().await
     }
 
     /// When an API token was last shown, as far as that was since the start.

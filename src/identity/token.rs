@@ -11,6 +11,8 @@ use super::Stranger;
 use crate::domain::clock::UnixMillis;
 use crate::domain::operation::hex;
 
+/// Under which kind the tokens' records are kept in the store.
+pub const KIND: &str = "token";
 /// What every token begins with, so that people and scanners know one when they see it.
 const TOKEN_PREFIX: &str = "tgt_";
 /// What every token's name begins with.

@@ -22,6 +22,8 @@ mod files;
 mod freeze;
 mod golden;
 mod guards;
+mod identity;
+mod jwt;
 mod layers;
 mod log;
 mod policy;

@@ -184,7 +184,10 @@ fn callers_need_policies() {
 #[test]
 fn one_token_cannot_be_two_callers() {
     let toml = "[callers.a]\ntoken = \"0123456789abcdef\"\n[callers.b]\ntoken = \"0123456789abcdef\"\n";
-    assert_eq!(Setup::sound().toml(toml).faults(), ["`callers.b.token`: is the token of `a` too"]);
+    assert_eq!(
+        Setup::sound().toml(toml).faults(),
+        ["`callers.b.token`: holds a credential that is of `a` too"]
+    );
 }
 
 #[test]
