@@ -6,7 +6,7 @@ use prost_reflect::{DynamicMessage, Kind, MessageDescriptor};
 use super::Result;
 use super::form::placeholders;
 use super::model::{
-    Contract, Method, Service, Shape, is_resource, number, numbers, rust, shape, text, texts,
+    Contract, Method, Service, Shape, is_resource, messages, number, numbers, rust, shape, text, texts,
 };
 
 /// The types of one service's annotated RPCs.
@@ -73,9 +73,10 @@ fn spec(method: &Method, stripe: &DynamicMessage, effect: i64, verb: &str, path:
         .map(|(name, value)| format!("({name:?}, {value:?})"))
         .collect();
     Ok(format!(
-        "Spec {{ service: {service:?}, rpc: {rpc:?}, ledger_name: {ledger_name:?}, verb: Verb::{verb}, path: {path:?}, host: Host::{host}, effect: Effect::{effect}, lookup: {lookup}, settled_by: &{settled:?}, turned_by: &{turned:?}, paging: {paging}, object: {object:?}, fixed: &[{fixed}], stamped: {stamped}, guards: &[{guards}], stages: {stages} }}",
+        "Spec {{ service: {service:?}, rpc: {rpc:?}, ledger_name: {ledger_name:?}, verb: Verb::{verb}, path: {path:?}, host: Host::{host}, effect: Effect::{effect}, lookup: {lookup}, settled_by: &{settled:?}, turned_by: &{turned:?}, paging: {paging}, object: {object:?}, fixed: &[{fixed}], stamped: {stamped}, guards: &[{guards}], stages: {stages}, money: {money} }}",
         guards = guards(stripe),
         stages = stages(stripe),
+        money = money(stripe),
         host = if number(stripe, "host") == Some(1) { "Files" } else { "Api" },
         effect = ["", "Read", "Write", "Money", "Repeatable"][effect as usize],
         lookup = lookup(stripe),
@@ -108,6 +109,29 @@ fn stages(stripe: &DynamicMessage) -> String {
         ),
         _ => "None".to_owned(),
     }
+}
+
+fn money(stripe: &DynamicMessage) -> String {
+    let Some(money) = stripe.get_field_by_name("money").filter(|_| stripe.has_field_by_name("money")) else {
+        return "None".to_owned();
+    };
+    let Some(money) = money.as_message() else { return "None".to_owned() };
+    let reads: Vec<String> = messages(money, "reads")
+        .iter()
+        .map(|read| {
+            let fields = ["by", "get", "query", "amount", "less", "currency"];
+            let fields: Vec<String> =
+                fields.iter().map(|field| format!("{field}: {:?}", text(read, field))).collect();
+            format!("MoneyRead {{ {} }}", fields.join(", "))
+        })
+        .collect();
+    format!(
+        "Some(Money {{ amount: {:?}, currency: {:?}, negative: {}, reads: &[{}] }})",
+        text(money, "amount"),
+        text(money, "currency"),
+        number(money, "negative") == Some(1),
+        reads.join(", ")
+    )
 }
 
 fn lookup(stripe: &DynamicMessage) -> String {

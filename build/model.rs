@@ -208,6 +208,14 @@ pub(crate) fn texts(message: &DynamicMessage, field: &str) -> Vec<String> {
     }
 }
 
+/// The messages of a repeated field of an option message.
+pub(crate) fn messages(message: &DynamicMessage, field: &str) -> Vec<DynamicMessage> {
+    match message.get_field_by_name(field).as_deref() {
+        Some(Value::List(values)) => values.iter().filter_map(|value| value.as_message().cloned()).collect(),
+        _ => Vec::new(),
+    }
+}
+
 /// Numbers of a repeated enum field of an option message.
 pub(crate) fn numbers(message: &DynamicMessage, field: &str) -> Vec<usize> {
     match message.get_field_by_name(field).as_deref() {

@@ -2,6 +2,7 @@
 //! standard error.
 
 mod audit;
+mod budgets;
 mod call;
 mod client;
 mod codec;
@@ -68,6 +69,9 @@ enum Command {
     /// Make, list, replace and end API tokens
     #[command(subcommand)]
     Tokens(tokens::Command),
+    /// Show how far budgets are used
+    #[command(subcommand)]
+    Budgets(budgets::Command),
     /// Search, follow, export and verify the audit log
     #[command(subcommand)]
     Audit(audit::Command),
@@ -129,6 +133,7 @@ async fn run(command: Command, program: &OsString) -> Result<(), Failure> {
         Command::Freezes(arguments) => freezes::list(arguments).await,
         Command::Tokens(command) => tokens::run(command).await,
         Command::Audit(command) => audit::run(command).await,
+        Command::Budgets(command) => budgets::run(command).await,
         Command::Policy(command) => policy::run(command),
         Command::Config(command) => config::run(&command),
         Command::Doctor(arguments) => doctor::run(arguments).await,

@@ -57,6 +57,8 @@ pub struct Config {
     pub audit: Audit,
     /// What is doubted about a refund.
     pub guards: Guards,
+    /// How much may be moved.
+    pub budgets: Vec<Budget>,
     /// Logs and traces.
     pub telemetry: Telemetry,
     /// What was read, so that a later reading can tell what has changed.
@@ -137,6 +139,48 @@ pub enum GuardMode {
     Advise,
     /// The refund is not sent.
     Refuse,
+}
+
+/// How much each caller that it names, or for each order, may be moved within a window.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Budget {
+    /// Its name. What was taken stays counted as long as the name stays.
+    pub name: String,
+    /// The callers whom it concerns, each of whom has the whole amount for itself.
+    pub callers: Vec<String>,
+    /// The groups whose members it concerns likewise. Everybody where neither callers nor groups are named.
+    pub groups: Vec<String>,
+    /// The RPCs that it concerns, `Service.Rpc`; all that move money where none is named.
+    pub rpcs: Vec<String>,
+    /// Lower-case three-letter code.
+    pub currency: String,
+    /// The time that it counts over.
+    pub window: BudgetWindow,
+    /// The most, in the currency's smallest unit.
+    pub amount: i64,
+}
+
+/// The time that a budget counts over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BudgetWindow {
+    /// The last 24 hours.
+    RollingDay,
+    /// The month, by UTC.
+    CalendarMonth,
+    /// Not a time but an order: all that is ever moved for it, whoever asks.
+    Order,
+}
+
+impl BudgetWindow {
+    /// The window as settings name it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::RollingDay => "rolling_day",
+            Self::CalendarMonth => "calendar_month",
+            Self::Order => "order",
+        }
+    }
 }
 
 /// Logs and traces.

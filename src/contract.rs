@@ -13,7 +13,9 @@ pub use decode::{FromStripe, Object, Reply, Undecodable};
 pub use field_path::FieldPath;
 pub use form::{Form, Name, Pair, Params, Sensitivity, StripeEnum, decode_form};
 pub use generated::*;
-pub use method::{Effect, Guard, Host, Local, Lookup, LookupBy, Method, Paging, Spec, Stages, Verb};
+pub use method::{
+    Effect, Guard, Host, Local, Lookup, LookupBy, Method, Money, MoneyRead, Paging, Spec, Stages, Verb,
+};
 pub use unknown::Received;
 pub use violations::{Check, Format, TextRule, Violation, Violations};
 

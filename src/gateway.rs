@@ -4,6 +4,7 @@
 mod accounts;
 mod admin;
 mod audit;
+mod budget;
 mod call;
 mod context;
 mod events;
@@ -12,6 +13,7 @@ mod freezes;
 mod guard;
 mod judge;
 mod lookup;
+mod money;
 mod mutate;
 mod operation;
 mod outcome;

@@ -2,6 +2,7 @@
 //! durable, and by nobody but the holder of a [`Ticket`]. The sending itself is the caller's.
 
 mod background;
+mod budget;
 mod call;
 #[cfg(test)]
 mod enumeration;
@@ -17,6 +18,7 @@ pub mod outcome;
 pub mod proof;
 mod resolve;
 mod roster;
+pub mod spend;
 pub mod state;
 #[cfg(test)]
 mod tests;
@@ -31,6 +33,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 pub use background::Pruned;
+pub use budget::{Asker, Budgets, Exceeded, Use};
 pub use call::{Asked, Begun, Preview, Standing, Status, Ticket, Unresolved};
 pub use error::Error;
 pub use finding::{EventProof, Finding, Ruling};
@@ -39,11 +42,13 @@ pub use outcome::{Case, Found, Refusal, Settled, Stuck, Success, Witness};
 pub use proof::Verdict;
 pub use resolve::{Entry, Hold, Proved, Ruled};
 pub use roster::Census;
+pub use spend::{Claim, Spend};
 pub use state::{Record, State};
 pub use transition::{Known, Sending};
 pub use turn::Turn;
 
 use crate::audit;
+use crate::config::Budget;
 use crate::contract::Spec;
 use crate::domain::clock::{Clock, Moment};
 use crate::domain::fingerprint::{Fingerprint, HashKey};
@@ -53,11 +58,13 @@ use crate::domain::planted;
 use crate::store::{self, AuditRow, Batch, OperationRow, Store};
 use crate::stripe::{Attempt, Outgoing};
 
+use budget::Pending;
 use call::Landed;
 use flights::{Flight, Flights, Place, Waited};
 use lease::Seat;
 use proof::Expected;
 use roster::Roster;
+use spend::{Taken, claimed, sending};
 use transition::{Decision, Departure, Fresh};
 
 /// The ledger of one gateway. Clones share it; two that do not share it must not work on one store.
@@ -69,6 +76,7 @@ pub struct Ledger {
     flights: Flights<Landed>,
     seat: Seat,
     roster: Roster,
+    budgets: Budgets,
     clock_seen: Arc<Mutex<Option<Moment>>>,
     forgetful: bool,
 }
@@ -80,7 +88,8 @@ impl Ledger {
         // The store locks its folder, so nobody else can have anything in flight.
         let seat = Seat { owner: RandomState::new().hash_one(()), alone: true };
         let (flights, roster, clock_seen) = (Flights::default(), Roster::default(), Arc::default());
-        Self { store, clock, key, flights, seat, roster, clock_seen, forgetful: false }
+        let budgets = Budgets::new(store.clone());
+        Self { store, clock, key, flights, seat, roster, budgets, clock_seen, forgetful: false }
     }
 
     /// The same ledger on a store that is known to have lost its newest entries, if `forgetful`: it begins nothing that
@@ -88,6 +97,19 @@ impl Ledger {
     #[must_use]
     pub fn forgetful(self, forgetful: bool) -> Self {
         Self { forgetful, ..self }
+    }
+
+    /// The same ledger with these budgets from now on.
+    #[must_use]
+    pub fn with_budgets(self, budgets: Vec<Budget>) -> Self {
+        self.budgets.replace(budgets);
+        self
+    }
+
+    /// The budgets; they can be replaced at any time.
+    #[must_use]
+    pub fn budgets(&self) -> &Budgets {
+        &self.budgets
     }
 
     /// Decides about a call, and puts its intent and `audit` on record if it is to be sent. Calls of one operation go
@@ -129,13 +151,24 @@ impl Ledger {
             // There is nothing to look for when nothing is on record.
             (Decision::Look(_), None) => (Sending::New, None),
         };
-        let spec = asked.spec;
+        let (spec, claim) = (asked.spec, asked.claim.clone());
+        let how = sending(how, record.as_ref(), claim.as_ref());
+        let before = record.as_ref().and_then(Record::taken);
         let fresh = self.fresh(asked, fingerprint);
-        let Departure { record, outgoing, ambiguous, lease } =
+        let Departure { mut record, outgoing, ambiguous, lease } =
             transition::depart(how, record, fresh, now, self.seat);
+        let pending = match claimed(how, &record, claim) {
+            None => self.budgets.follow(before, &record).await,
+            Some(claim) => match self.budgets.reserve(&mut record, claim, spec, now).await? {
+                Ok(pending) => pending,
+                Err(exceeded) => {
+                    return self.answer(audit, &record.operation, Begun::OverBudget(Box::new(exceeded)));
+                }
+            },
+        };
         trail::intent(&mut audit, &record, &outgoing);
         planted::point("intent-before");
-        self.commit(hash, &record, &audit).await?;
+        self.keep(pending, &record, vec![audit.row()?]).await?;
         planted::point("intent-durable");
         Ok(Begun::New(Box::new(Ticket { flight, record, spec, lease, outgoing, ambiguous })))
     }
@@ -154,12 +187,13 @@ impl Ledger {
         let expected = Expected { object: spec.object, keyed: outgoing.idempotency_key.is_some() };
         let verdict = proof::verdict(attempts, ambiguous, expected);
         trail::outcome(&mut audit, &record, &outgoing, &verdict, attempts);
+        let before = record.taken();
         let (record, verdict) = transition::settled(record, outgoing, verdict, self.clock.now());
         planted::point("settle-before");
         let committed = if planted::active("settle-not-awaited") {
             Ok(())
         } else {
-            self.commit(record.operation.hash(), &record, &audit).await
+            self.commit(before, &record, &audit).await
         };
         planted::point("settle-durable");
         committed.map_err(|error| Error::Unsettled(Box::new(error)))?;
@@ -188,8 +222,15 @@ impl Ledger {
             Decision::Answer(known) => return Ok(Preview::Answer(known)),
             Decision::Look(why) => return Ok(Preview::Look(why)),
         };
+        let (spec, claim) = (asked.spec, asked.claim.clone());
+        let how = sending(how, record.as_ref(), claim.as_ref());
         let fresh = self.fresh(asked, fingerprint);
         let departure = transition::depart(how, record, fresh, now, self.seat);
+        if let Some(claim) = claimed(how, &departure.record, claim)
+            && let Some(exceeded) = self.budgets.preview(&departure.record, &claim, spec, now).await?
+        {
+            return Ok(Preview::OverBudget(Box::new(exceeded)));
+        }
         Ok(Preview::Send { how, outgoing: Box::new(departure.outgoing) })
     }
 
@@ -251,12 +292,13 @@ impl Ledger {
     /// The same, and if the wall clock turns out to have been set back, the entry says so for good.
     async fn read_now(&self, hash: &OperationHash, now: Moment) -> Result<Option<Record>, Error> {
         let record = self.read(hash).await?;
+        self.budgets.reconcile(*hash, record.as_ref());
         let Some(marked) =
             record.as_ref().and_then(|record| lease::doubted(record, now, self.went_back(now)))
         else {
             return Ok(record);
         };
-        self.keep(*hash, &marked, Vec::new()).await?;
+        self.keep(self.budgets.follow(marked.taken(), &marked).await, &marked, Vec::new()).await?;
         Ok(Some(marked))
     }
 
@@ -295,14 +337,25 @@ impl Ledger {
         }
     }
 
-    async fn commit(&self, hash: OperationHash, record: &Record, audit: &audit::Record) -> Result<(), Error> {
-        self.keep(hash, record, vec![audit.row()?]).await
+    /// Writes an entry and its audit record; `before` is what the entry before it took.
+    async fn commit(
+        &self,
+        before: Option<Taken>,
+        record: &Record,
+        audit: &audit::Record,
+    ) -> Result<(), Error> {
+        let audit = vec![audit.row()?];
+        self.keep(self.budgets.follow(before, record).await, record, audit).await
     }
 
-    async fn keep(&self, hash: OperationHash, record: &Record, audit: Vec<AuditRow>) -> Result<(), Error> {
+    /// The one place that writes entries: what they do to budgets is written with them.
+    async fn keep(&self, pending: Pending, record: &Record, audit: Vec<AuditRow>) -> Result<(), Error> {
+        let hash = record.operation.hash();
         let operations = vec![OperationRow { hash, record: record.encode()?, listed: record.unresolved() }];
-        let batch = Batch { operations, audit, ..Batch::default() };
-        let kept = self.store.commit(batch).await.map(drop).map_err(not_recorded);
+        let batch = Batch { operations, audit, movements: pending.movements(), ..Batch::default() };
+        let written = self.store.commit(batch).await;
+        pending.close(&written);
+        let kept = written.map(drop).map_err(not_recorded);
         // What may be on record is looked after as if it were.
         if !matches!(kept, Err(Error::NotRecorded(_))) {
             self.roster.note(hash, record);

@@ -160,18 +160,22 @@ pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Running, Err
     let accounts = Accounts::new(account, []);
     let readiness = ops::Readiness::default();
     let policies = Policies::new(policies(&config)?);
+    let ledger = Ledger::new(store.clone(), Arc::clone(&clock), key)
+        .forgetful(forgot(&notarized))
+        .with_budgets(config.budgets.clone());
     let reloader = Reloader::new(Parts {
         accounts: accounts.clone(),
         endpoints: new_endpoints,
         registry: registry.clone(),
         policies: policies.clone(),
+        budgets: ledger.budgets().clone(),
         auditor: auditor.clone(),
         metrics: metrics.clone(),
         readiness: readiness.clone(),
         settings: Mutex::new(config.clone()),
     });
     let gateway = Gateway {
-        ledger: Ledger::new(store.clone(), Arc::clone(&clock), key).forgetful(forgot(&notarized)),
+        ledger,
         accounts,
         auditor,
         notarized,

@@ -149,6 +149,7 @@ fn config(
         issuers: Vec::new(),
         feed: Feed { checkpoint_interval: Duration::from_secs(15) },
         audit: Audit { checkpoint_file: None, signing_key: None, retention_days: 396 },
+        budgets: Vec::new(),
         guards: Guards { over_refund: GuardMode::Advise, open_dispute: GuardMode::Advise },
         telemetry,
         source: Source::default(),

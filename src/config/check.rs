@@ -1,6 +1,7 @@
 //! Turns gathered settings into typed ones and applies the rules between them; every fault is noted and none ends the
 //! search for more.
 
+mod budgets;
 mod identity;
 mod policy;
 
@@ -67,6 +68,7 @@ impl Reader<'_> {
         let audit = self.audit();
         let over_refund = self.required("guards.over_refund", parse_guard_mode);
         let open_dispute = self.required("guards.open_dispute", parse_guard_mode);
+        let budgets = self.budgets();
         let telemetry = self.telemetry();
         Some(Config {
             mode: mode?,
@@ -80,6 +82,7 @@ impl Reader<'_> {
             feed: Feed { checkpoint_interval: checkpoint_interval? },
             audit: audit?,
             guards: Guards { over_refund: over_refund?, open_dispute: open_dispute? },
+            budgets,
             telemetry: telemetry?,
             source: self.source.clone(),
         })

@@ -72,6 +72,7 @@ pub(super) fn value(shape: Shape) -> String {
         Shape::Address => "`ip:port`".into(),
         Shape::Seconds(low, high) => format!("seconds, {low} to {high}"),
         Shape::Days(low, high) => format!("days, {low} to {high}"),
+        Shape::Amount => "whole number".into(),
         Shape::Folder => "folder".into(),
         Shape::File => "file".into(),
         Shape::Choice(words) => words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", "),

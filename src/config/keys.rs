@@ -36,6 +36,8 @@ pub enum Shape {
     Seconds(u64, u64),
     /// Whole days within these bounds.
     Days(u32, u32),
+    /// A whole number of a currency's smallest unit.
+    Amount,
     /// A folder.
     Folder,
     /// A file.
@@ -279,6 +281,54 @@ pub const KEYS: &[Key] = &[
         about: "What follows when, by the event log, the payment to refund is disputed.",
     },
     Key {
+        path: "budgets.*.callers",
+        variable: "",
+        shape: Shape::Texts,
+        default: "",
+        since: "0.3.0",
+        about: "Callers whom the budget `*` concerns; each has the whole amount for itself. Everybody where neither callers nor groups are named.",
+    },
+    Key {
+        path: "budgets.*.groups",
+        variable: "",
+        shape: Shape::Texts,
+        default: "",
+        since: "0.3.0",
+        about: "Groups whose members it concerns likewise.",
+    },
+    Key {
+        path: "budgets.*.rpcs",
+        variable: "",
+        shape: Shape::Texts,
+        default: "",
+        since: "0.3.0",
+        about: "RPCs that it concerns, such as `RefundService.CreateRefund`; all that move money when not set.",
+    },
+    Key {
+        path: "budgets.*.currency",
+        variable: "",
+        shape: Shape::Text,
+        default: "",
+        since: "0.3.0",
+        about: "Its currency, such as `eur`. A caller who has budgets moves money in their currencies alone.",
+    },
+    Key {
+        path: "budgets.*.window",
+        variable: "",
+        shape: Shape::Choice(&["rolling_day", "calendar_month", "order"]),
+        default: "",
+        since: "0.3.0",
+        about: "What it counts over: the last 24 hours, the month by UTC, or one order for ever.",
+    },
+    Key {
+        path: "budgets.*.amount",
+        variable: "",
+        shape: Shape::Amount,
+        default: "",
+        since: "0.3.0",
+        about: "The most, in the currency's smallest unit: `10000` is 100.00 eur.",
+    },
+    Key {
         path: "telemetry.otlp_endpoint",
         variable: "TOLLGATE_OTLP_ENDPOINT",
         shape: Shape::Url,
@@ -337,7 +387,7 @@ pub(super) fn names_files(path: &str) -> bool {
 }
 
 /// Keys, and beginnings of keys, that take effect while the gateway runs.
-const RELOADED: &[&str] = &["callers.", "issuers.", "policy.", "stripe.key", "webhook.secret"];
+const RELOADED: &[&str] = &["budgets.", "callers.", "issuers.", "policy.", "stripe.key", "webhook.secret"];
 
 /// Whether a change of `path` takes effect while the gateway runs; others wait for the next start.
 pub(super) fn is_reloaded(path: &str) -> bool {

@@ -66,6 +66,7 @@ fn of(key: &Key) -> Value {
     let mut schema = match key.shape {
         Shape::Seconds(low, high) => json!({"type": "integer", "minimum": low, "maximum": high}),
         Shape::Days(low, high) => json!({"type": "integer", "minimum": low, "maximum": high}),
+        Shape::Amount => json!({"type": "integer", "minimum": 0}),
         Shape::Choice(words) if words.contains(&"true") => json!({"type": "boolean"}),
         Shape::Choice(words) => json!({"enum": words}),
         Shape::Secrets | Shape::Texts => {

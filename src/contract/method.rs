@@ -81,6 +81,8 @@ pub struct Spec {
     pub guards: &'static [Guard],
     /// How far its object can come after the call; `None` where nobody can wait.
     pub stages: Option<Stages>,
+    /// Where its amount and currency stand; `None` where it moves none that could be told.
+    pub money: Option<Money>,
 }
 
 impl Spec {
@@ -88,6 +90,12 @@ impl Spec {
     #[must_use]
     pub fn full_name(&self) -> String {
         format!("tollgate.v1.{}/{}", self.service, self.rpc)
+    }
+
+    /// Service and RPC, `Service.Rpc`, as settings name it.
+    #[must_use]
+    pub fn name(&self) -> String {
+        format!("{}.{}", self.service, self.rpc)
     }
 
     /// Whether it changes something.
@@ -151,6 +159,36 @@ pub enum Guard {
     OverRefund,
     /// The payment is disputed.
     OpenDispute,
+}
+
+/// Where the amount and the currency of a change stand.
+#[derive(Clone, Copy, Debug)]
+pub struct Money {
+    /// Parameter of the amount; empty where the change has none of its own.
+    pub amount: &'static str,
+    /// Parameter of the currency; empty likewise.
+    pub currency: &'static str,
+    /// Whether money goes away where the amount is below zero.
+    pub negative: bool,
+    /// What tells the facts that a request leaves out.
+    pub reads: &'static [MoneyRead],
+}
+
+/// One read that tells an amount and a currency.
+#[derive(Clone, Copy, Debug)]
+pub struct MoneyRead {
+    /// Parameter, or field of the path, that names the object.
+    pub by: &'static str,
+    /// Path of a GET.
+    pub get: &'static str,
+    /// Its query.
+    pub query: &'static str,
+    /// Where the amount stands in the object, a path with dots.
+    pub amount: &'static str,
+    /// What of it is gone already, likewise; empty where nothing is.
+    pub less: &'static str,
+    /// Where the currency stands, likewise.
+    pub currency: &'static str,
 }
 
 /// How far an object has come, by the values of its `status`, each list in the order in which an object comes to them.

@@ -192,3 +192,5 @@ pub const TOKENS_MAX: usize = 2_000;
 pub const TOKEN_KEPT_MS: i64 = 90 * 24 * 3_600_000;
 /// How often files of keys are looked at and ended tokens are looked for, in milliseconds.
 pub const IDENTITY_TICK_MS: u64 = 1_000;
+/// Movements of budgets that are read at once at a start.
+pub const BUDGET_PAGE_MOVEMENTS: usize = 10_000;

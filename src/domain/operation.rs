@@ -8,11 +8,13 @@ use sha2::{Digest, Sha256};
 pub const KEY_PREFIX: &str = "tg1-";
 /// Alias of the Stripe account that calls go to when they name none.
 pub const DEFAULT_ALIAS: &str = "default";
+/// Keeps the hashes of orders apart from all others.
+const ORDER_DOMAIN: &str = "tollgate order v1";
 /// Keeps the hashes of operations apart from those of keys.
 const HASH_DOMAIN: &str = "tollgate operation v1";
 
 /// Which side of a Stripe account a key belongs to; the two never mix.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
     /// Test mode; no real money.
@@ -68,9 +70,14 @@ impl Operation {
         format!("{KEY_PREFIX}{}", hex(&digest))
     }
 
-    /// Every part goes in behind its length, so that no two operations spell the same bytes.
+    /// The order that it belongs to, whichever account it is of.
+    #[must_use]
+    pub fn order(&self) -> [u8; 32] {
+        order(&self.namespace, self.mode, &self.order_id)
+    }
+
     fn digest(&self, domain: &str) -> Sha256 {
-        let parts = [
+        digest(&[
             domain,
             &self.namespace,
             &self.account,
@@ -78,12 +85,22 @@ impl Operation {
             &self.rpc,
             &self.order_id,
             &self.operation_id,
-        ];
-        parts.iter().fold(Sha256::new(), |digest, part| {
-            let length = u64::try_from(part.len()).unwrap_or(u64::MAX);
-            digest.chain_update(length.to_be_bytes()).chain_update(part.as_bytes())
-        })
+        ])
     }
+}
+
+/// The identity of an order of a namespace in a mode.
+#[must_use]
+pub fn order(namespace: &str, mode: Mode, order_id: &str) -> [u8; 32] {
+    digest(&[ORDER_DOMAIN, namespace, mode.as_str(), order_id]).finalize().into()
+}
+
+/// Every part goes in behind its length, so that no two lists spell the same bytes.
+fn digest(parts: &[&str]) -> Sha256 {
+    parts.iter().fold(Sha256::new(), |digest, part| {
+        let length = u64::try_from(part.len()).unwrap_or(u64::MAX);
+        digest.chain_update(length.to_be_bytes()).chain_update(part.as_bytes())
+    })
 }
 
 impl OperationHash {

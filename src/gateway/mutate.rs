@@ -13,18 +13,20 @@ use super::fault::Fault;
 use super::freezes::{Change, lets_out};
 use super::judge::facts;
 use super::lookup::{Named, Question};
+use super::money::Money;
 use super::operation::operation_of;
 use super::prepare::{Prepared, prepare};
 use super::read::undecodable;
 use super::resolve::worth_looking;
 use super::wait::Accepted;
-use super::{guard, outcome, refusal};
+use super::{budget, guard, outcome, refusal};
 use crate::audit::{self, Phase};
 use crate::contract::{Method, Received, Reply, Sensitivity, Spec, Undecodable};
 use crate::domain::limits::METADATA_STAMP;
 use crate::domain::operation::OperationHash;
 use crate::domain::planted;
 use crate::ledger::{Asked, Begun, Hold, Preview, Settled, Success, Ticket, Unresolved, Verdict};
+use crate::policy::Facts;
 use crate::proto::v1::{Advice, CallInfo};
 use crate::stripe::{Answer, Attempt, Outgoing, Trouble};
 use crate::telemetry::names::{Replay, Way};
@@ -99,23 +101,24 @@ impl Gateway {
         let reference = prepared.local.operation.cloned().unwrap_or_default();
         let account = Arc::clone(&prepared.account);
         let operation = operation_of(context, &account, prepared.spec, &reference);
-        if let Err(fault) = self.judge(context, &account, facts(&prepared), &mut audit) {
-            let path = (prepared.spec.path, prepared.path.as_str());
-            self.keep_denied(audit, &operation, path, prepared.params.pairs(), &fault);
-            return Err(fault);
-        }
         if prepared.spec.stamped {
             let stamp = operation.hash().to_string();
             prepared.sent.push(format!("metadata[{METADATA_STAMP}]"), stamp, Sensitivity::Public);
         }
         let outgoing = build(&mut prepared, &account);
-        let asked = Asked {
+        let mut asked = Asked {
             operation,
             spec: prepared.spec,
             outgoing,
             params: prepared.params.pairs(),
             retry_refused: reference.retry_refused,
+            claim: None,
         };
+        if let Err(fault) = self.permit(context, &prepared, &mut asked, &mut audit).await {
+            let path = (prepared.spec.path, prepared.path.as_str());
+            self.keep_denied(audit, &asked.operation, path, asked.params, &fault);
+            return Err(fault);
+        }
         let change = Change::new(context, &account, asked.spec);
         let advice = match self.objections(&account, &change, &asked).await {
             Ok(advice) => advice,
@@ -152,11 +155,30 @@ impl Gateway {
         if let Some(freeze) = self.freezes.over(change) {
             let preview = self.ledger.preview(asked.clone()).await;
             let preview = preview.map_err(|error| guarded(self.unrecorded(&error)))?;
-            if matches!(preview, Preview::Send { .. }) {
+            if matches!(preview, Preview::Send { .. } | Preview::OverBudget(_)) {
                 return Err((freeze.decision(), freeze.fault()));
             }
         }
         self.guard(account, asked).await.map_err(guarded)
+    }
+
+    /// Asks the policies and the budgets. What they need to know of the money is read first where a rule speaks of it, and
+    /// else not before the call is permitted.
+    async fn permit(
+        &self,
+        context: &Context,
+        prepared: &Prepared<'_>,
+        asked: &mut Asked<'_>,
+        audit: &mut audit::Record,
+    ) -> Result<(), Fault> {
+        let account = &prepared.account;
+        let ruled = self.policies.current().needs_money(&context.caller, &asked.spec.name());
+        let money = if ruled { self.value(context, account, asked, true).await? } else { Money::default() };
+        self.judge(context, account, Facts { money: money.known(), ..facts(prepared) }, audit)?;
+        if !ruled {
+            self.value(context, account, asked, false).await?;
+        }
+        Ok(())
     }
 
     /// Decides, sends and settles; what comes back took effect.
@@ -177,6 +199,7 @@ impl Gateway {
             Begun::Joined(verdict) => (verdict, 0, true),
             Begun::Look(hold) => self.look_now(context, *hold, &subject).await?,
             Begun::Mismatch(fields) => return Err(outcome::mismatch(&fields)),
+            Begun::OverBudget(exceeded) => return Err(budget::exceeded(&exceeded, self.clock.wall())),
             Begun::Unresolved(Unresolved::InFlight) => return Err(outcome::in_flight()),
             Begun::Unresolved(Unresolved::Forgotten) => return Err(outcome::forgotten()),
             Begun::Unresolved(Unresolved::NeedsOperator(case)) => (Verdict::NeedsOperator(case), 0, false),

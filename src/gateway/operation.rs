@@ -3,6 +3,7 @@
 use prost_types::Timestamp;
 
 use super::accounts::Account;
+use super::budget;
 use super::call::{Done, Gateway};
 use super::context::Context;
 use super::fault::{Code, Fault, Reason, Retry};
@@ -104,6 +105,9 @@ impl Gateway {
             ledger::Preview::Send { how, outgoing } => (*outgoing, sending(how)),
             ledger::Preview::Answer(known) => (would_send, answering(&known)),
             ledger::Preview::Look(_) => (would_send, PreviewDecision::Unresolved),
+            ledger::Preview::OverBudget(exceeded) => {
+                return Err(budget::exceeded(&exceeded, self.clock.wall()));
+            }
         };
         let body = match outgoing.body {
             Body::Form(body) => body,
@@ -178,7 +182,7 @@ pub(super) fn status_message(spec: &Spec, operation: &Operation, status: Status)
     message
 }
 
-fn instant(ms: UnixMillis) -> Option<Timestamp> {
+pub(super) fn instant(ms: UnixMillis) -> Option<Timestamp> {
     let nanos = i32::try_from(ms.rem_euclid(1000)).unwrap_or_default().saturating_mul(1_000_000);
     Some(Timestamp { seconds: ms.div_euclid(1000), nanos })
 }

@@ -56,7 +56,7 @@ impl Gateway {
 }
 
 /// The answer, if it is a success.
-fn success(last: Option<&Attempt>) -> Result<&Answer, Fault> {
+pub(super) fn success(last: Option<&Attempt>) -> Result<&Answer, Fault> {
     match last {
         Some(Attempt::Answered(answer)) if (200..300).contains(&answer.status) => Ok(answer),
         Some(attempt) => Err(refusal::of_attempt(attempt)),

@@ -2,6 +2,7 @@
 
 pub mod admin_service;
 pub mod audit_service;
+pub mod budget_service;
 pub mod event_service;
 pub mod file_service;
 pub mod operation_service;

@@ -41,12 +41,16 @@ impl Ledger {
         let seen = self.store.setting(CLOCK_SEEN).await.map_err(Error::Unread)?;
         // Nothing seen is nothing to compare with.
         *self.seen() = seen.and_then(|seen| serde_json::from_slice(&seen).ok());
+        self.budgets.recover(self.clock.wall()).await?;
         let mut last = None;
         loop {
             let page = self.unresolved(last, LEDGER_PAGE_OPERATIONS).await?;
             let Some(end) = page.last() else { break };
             last = Some(end.hash);
-            page.iter().for_each(|entry| self.roster.note(entry.hash, &entry.record));
+            for Entry { hash, record, .. } in &page {
+                self.roster.note(*hash, record);
+                self.budgets.note_held(*hash, record);
+            }
         }
         self.watch_clock().await?;
         Ok(self.census())
@@ -77,6 +81,7 @@ impl Ledger {
     /// When the store cannot be read or written.
     pub async fn watch_clock(&self) -> Result<(), Error> {
         let now = self.clock.now();
+        self.clear_doubts(now).await;
         if !self.mark_all(now).await? {
             // What is in flight is marked when it has landed, so the clock is compared with the same again.
             return Ok(());
@@ -105,6 +110,16 @@ impl Ledger {
         // Beside this, whatever the clock shows is a time that it was set back to.
         *self.seen() = Some(Moment { wall_ms: UnixMillis::MAX, ..self.clock.now() });
         self.watch_clock().await
+    }
+
+    /// Learns what became of writes that may or may not be stored, where it can be learnt by now.
+    async fn clear_doubts(&self, now: Moment) {
+        for hash in self.budgets.doubted() {
+            if let Place::Lead(_flight) = self.flights.enter(hash) {
+                // What cannot be read yet stays in doubt.
+                drop(self.read_now(&hash, now).await);
+            }
+        }
     }
 
     /// Whether every entry that needs a mark has one now.
@@ -157,7 +172,8 @@ impl Ledger {
                 let Place::Lead(_flight) = self.flights.enter(row.hash) else { break };
                 let record = self.read(&row.hash).await?;
                 if let Some(record) = record.and_then(|record| finding::pruned(&record, now)) {
-                    self.keep(row.hash, &record, Vec::new()).await?;
+                    let pending = self.budgets.follow(record.taken(), &record).await;
+                    self.keep(pending, &record, Vec::new()).await?;
                     pruned.dropped += 1;
                 }
             }

@@ -1,10 +1,12 @@
 //! What the ledger is asked, and what it answers.
 
+use super::budget::Exceeded;
 use super::flights::Flight;
 use super::lease::Lease;
 use super::outcome::{Case, Settled, Stuck};
 use super::proof::Verdict;
 use super::resolve::Hold;
+use super::spend::Claim;
 use super::state::Record;
 use super::transition::{Call, Known, Sending};
 use crate::contract::{Effect, Pair, Spec};
@@ -27,6 +29,8 @@ pub struct Asked<'a> {
     pub params: &'a [Pair],
     /// Whether a refusal is to be tried again rather than answered from memory.
     pub retry_refused: bool,
+    /// What it would take from budgets, where one speaks of it.
+    pub claim: Option<Claim>,
 }
 
 /// What the ledger says to a call.
@@ -45,6 +49,8 @@ pub enum Begun {
     Look(Box<Hold>),
     /// The outcome of an earlier call is unknown.
     Unresolved(Unresolved),
+    /// It does not fit into a budget; nothing was written or sent.
+    OverBudget(Box<Exceeded>),
 }
 
 /// Why an unknown outcome is not found out by this call.
@@ -72,6 +78,8 @@ pub enum Preview {
     Answer(Known),
     /// Its outcome would be looked for at Stripe.
     Look(Stuck),
+    /// It would not fit into a budget.
+    OverBudget(Box<Exceeded>),
 }
 
 /// What is known of an operation.
@@ -155,6 +163,7 @@ impl Begun {
             Self::Look(_) => "looked_for",
             Self::Unresolved(Unresolved::NeedsOperator(_)) => "needs_operator",
             Self::Unresolved(Unresolved::Forgotten) => "forgotten",
+            Self::OverBudget(_) => "over_budget",
         }
     }
 }

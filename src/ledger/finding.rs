@@ -199,7 +199,9 @@ pub fn turned(record: &Record, turn: &Turn, now: Moment) -> Moved {
         State::Settled(Settled::Succeeded(success)) if !turn.is_about(success) => Moved::NotOurs,
         State::Settled(Settled::Succeeded(success)) if turn.is_news_to(success, stages) => {
             let state = State::Settled(Settled::Succeeded(turn.applied_to(success.clone())));
-            to(record.clone().moved_to(state, now))
+            let record = record.clone().moved_to(state, now);
+            let spend = record.spend.map(|spend| spend.told(turn));
+            to(Record { spend, ..record })
         }
         State::InFlight { .. } | State::Unknown { .. } | State::NeedsOperator { .. }
             if record.told.as_ref().is_none_or(|told| turn.follows(told, stages)) =>

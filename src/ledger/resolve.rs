@@ -6,6 +6,7 @@ use super::flights::{Flight, Place};
 use super::outcome::{Settled, Stuck};
 use super::proof::Verdict;
 use super::roster::Census;
+use super::spend::Taken;
 use super::state::Record;
 use super::turn::Turn;
 use super::{Error, Landed, Ledger, lease, trail};
@@ -120,7 +121,7 @@ impl Ledger {
             self.store.append_audit_lazily(audit.row()?);
         } else {
             planted::point("found-before");
-            let committed = self.commit(record.operation.hash(), &record, &audit).await;
+            let committed = self.commit(before.taken(), &record, &audit).await;
             planted::point("found-durable");
             committed.map_err(|error| Error::Unsettled(Box::new(error)))?;
         }
@@ -148,7 +149,8 @@ impl Ledger {
         if !self.may_take(&record, now) {
             return Ok(Proved::InFlight);
         }
-        self.moved(flight, finding::proved(&record, spec, proof, now), &proof.event_id, audit).await
+        let moved = finding::proved(&record, spec, proof, now);
+        self.moved(flight, record.taken(), moved, &proof.event_id, audit).await
     }
 
     /// Takes note of a later state of the object that an operation made: replays show it, as soon as there is an outcome.
@@ -167,12 +169,14 @@ impl Ledger {
         if !self.may_take(&record, now) {
             return Ok(Proved::InFlight);
         }
-        self.moved(flight, finding::turned(&record, turn, now), &turn.event_id, audit).await
+        let moved = finding::turned(&record, turn, now);
+        self.moved(flight, record.taken(), moved, &turn.event_id, audit).await
     }
 
     async fn moved(
         &self,
         flight: Flight<Landed>,
+        before: Option<Taken>,
         moved: Moved,
         event_id: &str,
         mut audit: audit::Record,
@@ -188,7 +192,7 @@ impl Ledger {
         trail::resolved(&mut audit, &record, &verdict, by);
         audit.event_id = Some(event_id.to_owned());
         planted::point("prove-before");
-        self.commit(record.operation.hash(), &record, &audit).await?;
+        self.commit(before, &record, &audit).await?;
         planted::point("prove-durable");
         // Whoever waits for an outcome takes the next turn while there is none.
         if !record.unresolved() {
@@ -213,10 +217,11 @@ impl Ledger {
         if !self.may_take(&record, now) {
             return Ok(Ruled::TooEarly);
         }
+        let before = record.taken();
         let Some(record) = finding::ruled(record, ruling, now) else { return Ok(Ruled::TooEarly) };
         let verdict = finding::as_it_was(&record);
         trail::resolved(&mut audit, &record, &verdict, "operator");
-        self.commit(record.operation.hash(), &record, &audit).await?;
+        self.commit(before, &record, &audit).await?;
         flight.land(Landed { fingerprint: record.fingerprint, verdict: verdict.clone() });
         match verdict {
             Verdict::Settled(settled) => Ok(Ruled::Done(settled)),

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::lease::Lease;
 use super::outcome::{Case, Settled};
+use super::spend::Spend;
 use super::turn::Turn;
 use crate::domain::clock::{BootTime, Moment, UnixMillis};
 use crate::domain::fingerprint::Fingerprint;
@@ -36,6 +37,9 @@ pub struct Record {
     pub audit_before: u64,
     /// When the entry was written; never before an earlier entry of the operation.
     pub last_ms: UnixMillis,
+    /// What it takes from budgets while it may have taken effect; `None` where none speaks of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spend: Option<Spend>,
     /// Where it stands.
     pub state: State,
     /// What an event told of its object while the outcome was unknown; the latest such state, and none once it is known.
@@ -111,6 +115,7 @@ impl Record {
             age_lost: false,
             audit_before: 0,
             last_ms: last_ms.max(now.wall_ms),
+            spend: None,
             state,
             told: None,
         }
@@ -120,17 +125,19 @@ impl Record {
     #[must_use]
     pub fn moved_to(self, state: State, now: Moment) -> Self {
         let last_ms = self.last_ms.max(now.wall_ms);
-        let moved = Self { state, last_ms, ..self };
+        let spend = self.spend.map(|spend| spend.moved(&self.state, &state, now));
+        let moved = Self { state, spend, last_ms, ..self };
         if moved.unresolved() {
             return moved;
         }
-        let state = match (moved.state, &moved.told) {
-            (State::Settled(Settled::Succeeded(success)), Some(told)) => {
-                State::Settled(Settled::Succeeded(told.applied_to(success)))
+        let (state, spend) = match (moved.state, &moved.told) {
+            (State::Settled(Settled::Succeeded(success)), Some(told)) if told.is_about(&success) => {
+                let spend = moved.spend.map(|spend| spend.told(told));
+                (State::Settled(Settled::Succeeded(told.applied_to(success))), spend)
             }
-            (state, _) => state,
+            (state, _) => (state, moved.spend),
         };
-        Self { state, told: None, ..moved }
+        Self { state, spend, told: None, ..moved }
     }
 
     /// The stored form; an upload's bytes are not part of it.

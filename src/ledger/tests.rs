@@ -1,6 +1,7 @@
 //! The ledger on a real store, with time set by hand.
 
 mod background;
+mod budgets;
 mod unresolved;
 
 use std::sync::Arc;
@@ -42,6 +43,7 @@ static UPLOAD: Spec = Spec {
     stamped: false,
     guards: &[],
     stages: None,
+    money: None,
 };
 
 fn refunds() -> &'static Spec {
@@ -100,6 +102,7 @@ impl Stage {
             outgoing: outgoing(&format!("amount={amount}")),
             params,
             retry_refused: false,
+            claim: None,
         }
     }
 

@@ -12,10 +12,11 @@ pub(super) use watch::watch;
 
 use super::{ACCOUNT_WAIT, endpoints, keys, policies};
 use crate::audit::{self, Auditor, Phase};
-use crate::config::{Changes, Config, Faults};
+use crate::config::{Budget, Changes, Config, Faults};
 use crate::domain::caller::Caller;
 use crate::gateway::Accounts;
 use crate::identity::{self, Registry};
+use crate::ledger::Budgets;
 use crate::ops::Readiness;
 use crate::policy::{self, Policies, PolicySet};
 use crate::stripe::{self, AccountError, Client};
@@ -89,6 +90,7 @@ pub(super) struct Parts {
     pub(super) endpoints: latest::Sender<Endpoints>,
     pub(super) registry: Registry,
     pub(super) policies: Policies,
+    pub(super) budgets: Budgets,
     pub(super) auditor: Auditor,
     pub(super) metrics: Metrics,
     pub(super) readiness: Readiness,
@@ -101,6 +103,7 @@ struct Prepared {
     endpoints: Endpoints,
     identity: identity::Settings,
     policies: PolicySet,
+    budgets: Vec<Budget>,
 }
 
 impl Reloader {
@@ -152,6 +155,7 @@ impl Reloader {
             endpoints: endpoints(config),
             identity,
             policies: policies(config)?,
+            budgets: config.budgets.clone(),
         })
     }
 
@@ -180,6 +184,7 @@ impl Reloader {
         self.0.endpoints.send_replace(prepared.endpoints);
         self.0.registry.replace(prepared.identity);
         self.0.policies.replace(prepared.policies);
+        self.0.budgets.replace(prepared.budgets);
     }
 
     /// Puts on record which settings change, by name and never by value.

@@ -213,7 +213,7 @@ fn update<'a>(order: &str, name: &str, params: &'a [Pair]) -> Asked<'a> {
         path: "/v1/customers/cus_1".to_owned(),
         ..outgoing(&format!("name={name}"))
     };
-    Asked { operation, spec: customers(), outgoing, params, retry_refused: false }
+    Asked { operation, spec: customers(), outgoing, params, retry_refused: false, claim: None }
 }
 
 #[tokio::test]
