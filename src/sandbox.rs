@@ -2,6 +2,7 @@
 //! mistake shows.
 
 mod account;
+mod accounts;
 mod amount;
 mod book;
 mod cards;
@@ -55,6 +56,8 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use self::accounts::Accounts;
+pub use self::accounts::Further;
 pub use self::control::Control;
 pub use self::fault::{Error as FaultError, Fault, Kind as FaultKind};
 pub use self::keys::RestrictedKey;
@@ -86,6 +89,8 @@ pub struct Options {
     pub restricted_keys: Vec<RestrictedKey>,
     /// `acct_...` of the account the key belongs to.
     pub account_id: String,
+    /// Further accounts, each with a state of its own.
+    pub accounts: Vec<Further>,
     /// Version that events are rendered in and that answers name when the request names none.
     pub api_version: String,
     /// Where events go from the start.
@@ -110,6 +115,7 @@ impl Options {
             secret_key: secret_key.into(),
             restricted_keys: Vec::new(),
             account_id: "acct_1SandboxTollgate".to_owned(),
+            accounts: Vec::new(),
             api_version: "2026-10-28.endive".to_owned(),
             webhooks: Vec::new(),
             faults: Vec::new(),
@@ -151,15 +157,30 @@ pub enum Error {
     },
 }
 
-/// What the sandbox's tasks share.
+/// What the tasks of one account share.
 #[derive(Debug)]
 struct Shared {
     options: Options,
+    /// Whether it is connected to the first account, whose key it then has.
+    connected: bool,
     state: Mutex<State>,
     rate: Mutex<rate::Bucket>,
 }
 
 impl Shared {
+    /// An account with its kept state, if any.
+    async fn open(options: Options, connected: bool) -> Result<Arc<Self>, Error> {
+        let mut state = State::new(&options);
+        state.connected = connected;
+        if let Some(kept) = disk::load(options.state_file.as_deref()).await? {
+            state.kept = kept;
+            state.kept.keys.forget_in_flight();
+            state.kept.outbox.resume();
+        }
+        let rate = Mutex::new(rate::Bucket::new(options.rate_limit_per_second, options.clock.monotonic()));
+        Ok(Arc::new(Self { options, connected, state: Mutex::new(state), rate }))
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -176,22 +197,17 @@ impl Sandbox {
     /// When the listener has no address, or the state file exists but cannot be read.
     pub async fn start(listener: TcpListener, options: Options) -> Result<Handle, Error> {
         let address = listener.local_addr().map_err(Error::Address)?;
-        let mut state = State::new(&options);
-        if let Some(kept) = disk::load(options.state_file.as_deref()).await? {
-            state.kept = kept;
-            state.kept.keys.forget_in_flight();
-            state.kept.outbox.resume();
-        }
-        let rate = Mutex::new(rate::Bucket::new(options.rate_limit_per_second, options.clock.monotonic()));
-        let shared = Arc::new(Shared { options, state: Mutex::new(state), rate });
+        let accounts = Accounts::open(options).await?;
         let (stop, stopped) = watch::channel(false);
-        let tasks = vec![
-            tokio::spawn(server::serve(listener, Arc::clone(&shared), stopped.clone())),
-            tokio::spawn(server::settle(Arc::clone(&shared), stopped.clone())),
-            tokio::spawn(delivery::run(Arc::clone(&shared), stopped.clone())),
-            tokio::spawn(disk::keep(Arc::clone(&shared), stopped)),
-        ];
-        Ok(Handle { address, shared, stop, tasks })
+        let mut tasks = vec![tokio::spawn(server::serve(listener, accounts.clone(), stopped.clone()))];
+        for shared in accounts.all() {
+            tasks.extend([
+                tokio::spawn(server::settle(Arc::clone(shared), stopped.clone())),
+                tokio::spawn(delivery::run(Arc::clone(shared), stopped.clone())),
+                tokio::spawn(disk::keep(Arc::clone(shared), stopped.clone())),
+            ]);
+        }
+        Ok(Handle { address, accounts, stop, tasks })
     }
 }
 
@@ -199,7 +215,7 @@ impl Sandbox {
 #[derive(Debug)]
 pub struct Handle {
     address: SocketAddr,
-    shared: Arc<Shared>,
+    accounts: Accounts,
     stop: watch::Sender<bool>,
     tasks: Vec<JoinHandle<()>>,
 }
@@ -214,7 +230,13 @@ impl Handle {
     /// Control in the same process; what `/_sandbox/` offers over HTTP.
     #[must_use]
     pub fn control(&self) -> Control {
-        Control::new(Arc::clone(&self.shared))
+        Control::new(Arc::clone(self.accounts.own()))
+    }
+
+    /// Control of one of the accounts.
+    #[must_use]
+    pub fn control_of(&self, account_id: &str) -> Option<Control> {
+        self.accounts.of(account_id).map(|shared| Control::new(Arc::clone(shared)))
     }
 
     /// Closes all connections, writes the state file and returns when both are done.

@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 use super::failure::{Failure, say};
 use super::signal::StopSignals;
 use crate::domain::clock::SystemClock;
-use crate::sandbox::{Fault, Options, RestrictedKey, Sandbox, WebhookTarget};
+use crate::sandbox::{Fault, Further, Options, RestrictedKey, Sandbox, WebhookTarget};
 
 /// Arguments of `sandbox`.
 #[derive(Debug, Args)]
@@ -24,6 +24,9 @@ pub(super) struct Arguments {
     /// A restricted key and its rights, such as rk_test_a=refund_write,charge_read; can be repeated
     #[arg(long = "restricted-key", value_name = "KEY=RIGHT,RIGHT", value_parser = RestrictedKey::parse)]
     restricted_keys: Vec<RestrictedKey>,
+    /// A further account, acct_...=KEY, or acct_... for one that is connected to the first; can be repeated
+    #[arg(long = "account", value_name = "ACCOUNT[=KEY]", value_parser = Further::parse)]
+    accounts: Vec<Further>,
     /// Where it sends events
     #[arg(long, value_name = "URL", requires = "webhook_secret")]
     webhook_url: Option<String>,
@@ -55,6 +58,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
             .into_iter()
             .collect(),
         restricted_keys: arguments.restricted_keys,
+        accounts: arguments.accounts,
         faults: arguments.faults,
         state_file: arguments.state,
         seed: arguments.seed,

@@ -110,6 +110,16 @@ pub(super) async fn answer(shared: Arc<Shared>, asked: Asked) -> Result<Reply, D
     }
 }
 
+/// Answers a request whose key may not act on the account that it names.
+pub(super) fn turned_away(shared: &Shared, error: &Error) -> Reply {
+    let mut state = shared.state();
+    state.kept.book.refused += 1;
+    let (request_id, now) = (state.new_id("req"), state.now());
+    let mut reply = refusal(error, &request_id, now);
+    reply.headers.push(("request-id", request_id));
+    reply
+}
+
 async fn pause(fault: Option<&Fault>) {
     let ms = fault.and_then(|fault| fault.ms).unwrap_or_default();
     tokio::time::sleep(Duration::from_millis(ms)).await;

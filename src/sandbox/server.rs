@@ -23,6 +23,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
 
+use super::accounts::Accounts;
 use super::pipeline::{self, Asked, Reply};
 use super::{Shared, control};
 
@@ -44,14 +45,14 @@ pub(super) struct Disconnect {
 }
 
 /// Accepts connections until told to stop, then cuts those still open.
-pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>, mut stopped: watch::Receiver<bool>) {
+pub(super) async fn serve(listener: TcpListener, accounts: Accounts, mut stopped: watch::Receiver<bool>) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             _ = stopped.wait_for(|stop| *stop) => break,
             Some(_) = connections.join_next() => {}
             accepted = listener.accept() => if let Ok((stream, peer)) = accepted {
-                connections.spawn(connection(stream, peer, Arc::clone(&shared)));
+                connections.spawn(connection(stream, peer, accounts.clone()));
             },
         }
     }
@@ -68,15 +69,15 @@ pub(super) async fn settle(shared: Arc<Shared>, mut stopped: watch::Receiver<boo
     }
 }
 
-async fn connection(stream: TcpStream, peer: SocketAddr, shared: Arc<Shared>) {
+async fn connection(stream: TcpStream, peer: SocketAddr, accounts: Accounts) {
     // Answers are small and latency counts; a platform without the option serves all the same.
     drop(stream.set_nodelay(true));
     let reset = Arc::new(AtomicBool::new(false));
     let line = Line { stream, reset: Arc::clone(&reset) };
     let service = service_fn(move |request| {
-        let (shared, reset) = (Arc::clone(&shared), Arc::clone(&reset));
+        let (accounts, reset) = (accounts.clone(), Arc::clone(&reset));
         async move {
-            let answered = respond(request, peer, shared).await;
+            let answered = respond(request, peer, accounts).await;
             if let Err(Disconnect { reset: true }) = answered {
                 reset.store(true, Ordering::Release);
             }
@@ -90,7 +91,7 @@ async fn connection(stream: TcpStream, peer: SocketAddr, shared: Arc<Shared>) {
 async fn respond(
     request: Request<Incoming>,
     peer: SocketAddr,
-    shared: Arc<Shared>,
+    accounts: Accounts,
 ) -> Result<Response<Body>, Disconnect> {
     let (head, body) = request.into_parts();
     let Ok(body) = Limited::new(body, REQUEST_BODY_BYTES_MAX).collect().await else {
@@ -104,8 +105,12 @@ async fn respond(
         body: body.to_bytes(),
     };
     if asked.path.starts_with(control::PREFIX) {
-        return Ok(response(control::answer(&shared, &asked, peer.ip())));
+        return Ok(response(control::answer(accounts.own(), &asked, peer.ip())));
     }
+    let shared = match accounts.asked(&asked) {
+        Ok(shared) => Arc::clone(shared),
+        Err(refusal) => return Ok(response(pipeline::turned_away(accounts.own(), &refusal))),
+    };
     // A task of its own: like the real service, the sandbox goes on when the caller hangs up.
     match tokio::spawn(pipeline::answer(shared, asked)).await {
         Ok(answered) => answered.map(response),

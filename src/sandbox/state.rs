@@ -53,6 +53,8 @@ pub(super) struct State {
     pub(super) restricted_keys: Vec<RestrictedKey>,
     pub(super) cause: Cause,
     pub(super) account_id: String,
+    /// Whether events name the account, as those of connected ones do.
+    pub(super) connected: bool,
     pub(super) api_version: String,
     /// Woken whenever a delivery comes due.
     pub(super) emitted: Arc<Notify>,
@@ -78,6 +80,7 @@ impl State {
             restricted_keys: options.restricted_keys.clone(),
             cause: Cause::default(),
             account_id: options.account_id.clone(),
+            connected: false,
             api_version: options.api_version.clone(),
             emitted: Arc::new(Notify::new()),
             clock: Arc::clone(&options.clock),
@@ -233,7 +236,7 @@ impl State {
         }
         let id = self.new_id("evt");
         let targets = outbox::targets(self, event);
-        let event = json!({
+        let mut event = json!({
             "id": id,
             "object": "event",
             "api_version": self.api_version,
@@ -244,6 +247,9 @@ impl State {
             "request": {"id": self.cause.request_id, "idempotency_key": self.cause.idempotency_key},
             "type": event,
         });
+        if self.connected {
+            event["account"] = json!(self.account_id);
+        }
         self.insert(object::from(event));
         outbox::add(self, &id, targets);
     }
