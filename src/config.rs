@@ -29,6 +29,7 @@ use secrecy::SecretBox;
 pub use shown::{Shown, show, stripe, webhook_secret_file};
 pub use source::{Changes, Loaded, Loader, Source};
 
+use crate::domain::account::AccountHeader;
 use crate::domain::operation::Mode;
 use crate::domain::secret::Secret;
 
@@ -41,6 +42,8 @@ pub struct Config {
     pub stripe: Stripe,
     /// How webhooks are trusted.
     pub webhook: Webhook,
+    /// The Stripe accounts beside the default one, which `stripe` and `webhook` speak of.
+    pub accounts: Vec<AccountConfig>,
     /// Where the gateway listens.
     pub listen: Listen,
     /// Folder of the database.
@@ -65,6 +68,14 @@ pub struct Config {
     pub source: Source,
 }
 
+impl Config {
+    /// Whether any account is of live mode.
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        self.mode == Mode::Live || self.accounts.iter().any(|account| account.mode == Mode::Live)
+    }
+}
+
 /// How Stripe is reached.
 #[derive(Clone, Debug)]
 pub struct Stripe {
@@ -78,6 +89,21 @@ pub struct Stripe {
     pub attempt_timeout: Duration,
     /// Longest that a connection may take to come up.
     pub connect_timeout: Duration,
+}
+
+/// A Stripe account beside the default one.
+#[derive(Clone, Debug)]
+pub struct AccountConfig {
+    /// Its name in requests.
+    pub alias: String,
+    /// Test or live, as all of its keys are.
+    pub mode: Mode,
+    /// Its keys, or those of the platform that it is connected to; the first is used as long as Stripe takes it.
+    pub keys: Vec<Secret>,
+    /// Signing secrets of its webhook endpoints; never empty.
+    pub webhook_secrets: Vec<Secret>,
+    /// Which account it is, if not that of the keys.
+    pub header: AccountHeader,
 }
 
 /// How webhooks are trusted.

@@ -1,5 +1,6 @@
 //! The words of the product, as types: no I/O, no dependency on any other room.
 
+pub mod account;
 pub mod caller;
 pub mod clock;
 pub mod cursor;

@@ -1,12 +1,12 @@
 //! The assembly: opens what there is, puts the parts together, and takes them apart again. It holds no logic of its own.
 
 mod accept;
+mod accounts;
 mod audit_log;
 mod callers;
 mod reload;
 mod router;
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,28 +23,23 @@ use reload::{Parts, Reloader};
 
 use crate::audit::{self, Auditor, Strangers};
 use crate::config::{Changes, Config, Loader};
-use crate::domain::clock::{Clock, UnixMillis};
+use crate::domain::clock::Clock;
 use crate::domain::drain::{Drain, Trigger};
 use crate::domain::fingerprint::HashKey;
-use crate::domain::limits::{
-    CHANGES_AT_ONCE_MAX, CLOCK_DIFFERENCE_MS_MAX, UPLOADS_AT_ONCE_MAX, WAITS_AT_ONCE_MAX,
-};
-use crate::domain::operation::{DEFAULT_ALIAS, Mode};
+use crate::domain::limits::{CHANGES_AT_ONCE_MAX, UPLOADS_AT_ONCE_MAX, WAITS_AT_ONCE_MAX};
 use crate::domain::planted;
 use crate::events::{self, Feed};
-use crate::gateway::{Account, Accounts, Freezes, FreezesError, Gateway, Resolver, Settler};
+use crate::gateway::{Freezes, FreezesError, Gateway, Resolver, Settler};
 use crate::grpc::{Api, layer::DoorLayer};
 use crate::identity;
 use crate::ledger::Ledger;
 use crate::ops;
 use crate::policy::{self, Policies, PolicySet};
 use crate::store::{Store, Terms};
-use crate::stripe::{self, AccountError, AccountHeader, Client, Key};
+use crate::stripe::{self, AccountError};
 use crate::telemetry::metrics::Metrics;
 use crate::webhook;
 
-/// How long Stripe may take to name the account at the start.
-const ACCOUNT_WAIT: Duration = Duration::from_secs(10);
 /// How long calls that were accepted may take to finish at the end: one attempt at Stripe and a little more.
 const DRAIN_GRACE: Duration = Duration::from_secs(85);
 /// Under which name the key of the hashes of personal values and parameters is kept in the store.
@@ -53,7 +48,7 @@ const HASH_KEY: &str = "hash_key";
 const HTTP_GRACE: Duration = Duration::from_secs(10);
 /// What rows are found by; the version is raised whenever one of the functions finds other names than before.
 const TERMS: Terms = Terms { version: 1, audit: audit::terms, event: events::terms };
-/// Under which name the account's id is pinned in the store.
+/// Under which name the id of the default account is pinned in the store; that of another has its alias behind a dot.
 pub const PINNED_ACCOUNT: &str = "account";
 
 /// Why the gateway cannot start.
@@ -77,17 +72,34 @@ pub enum Error {
     #[error(transparent)]
     Client(#[from] stripe::SetupError),
     /// Stripe did not name the account, and no earlier start pinned one.
-    #[error("the Stripe account of the key could not be learnt: {0}")]
-    Account(#[from] AccountError),
-    /// The key belongs to another account than the data.
+    #[error("the Stripe account of the key of `{alias}` could not be learnt: {source}")]
+    Account {
+        /// The account's alias.
+        alias: String,
+        /// Why.
+        source: AccountError,
+    },
+    /// The key belongs to another account than the data, or than the configuration says.
     #[error(
-        "the key belongs to `{found}`, but the data folder to `{pinned}`; use the key or the folder of one account"
+        "the key of `{alias}` belongs to `{found}`, but the data folder or the configuration to `{wanted}`; use the key and the folder of one account"
     )]
     OtherAccount {
+        /// The account's alias.
+        alias: String,
         /// The key's account.
         found: String,
-        /// The folder's account.
-        pinned: String,
+        /// The account that it must be.
+        wanted: String,
+    },
+    /// One account in one mode goes by two aliases, so that its operations would have two homes.
+    #[error("`{alias}` and `{other}` are both `{id}` in one mode; keep one of them")]
+    SameAccount {
+        /// The one alias.
+        alias: String,
+        /// The other one.
+        other: String,
+        /// The account.
+        id: String,
     },
     /// Callers or issuers cannot be set up.
     #[error(transparent)]
@@ -145,10 +157,9 @@ pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Running, Err
     let store = Store::open(&config.data, TERMS)?;
     show_dropped(&metrics, store.clone());
     let registry = callers::registry(&config, &store, &clock).await?;
-    let client = client(&config, &metrics)?;
-    let (new_endpoints, endpoints) = watch::channel(endpoints(&config));
-    let (account, clock_is_right) = account(client, &store, clock.as_ref()).await?;
-    let account_id = account.id.clone();
+    let (accounts, clock_is_right) = accounts::open(&config, &store, clock.as_ref(), &metrics).await?;
+    let account_id = accounts.default_account().id.clone();
+    let (new_endpoints, endpoints) = watch::channel(accounts::endpoints(&config, &accounts));
     planted::point("start-account");
     let feed = Feed::new(store.clone(), Arc::clone(&clock), config.feed.checkpoint_interval);
     let key = HashKey::new(store.secret(HASH_KEY).await?);
@@ -157,7 +168,6 @@ pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Running, Err
     let (audit_log, notarized) = audit_log::start(&config, &store, &auditor, &strangers, &metrics).await?;
     let open_changes = Arc::new(Semaphore::new(CHANGES_AT_ONCE_MAX as usize));
     let (trigger, drain) = Drain::channel();
-    let accounts = Accounts::new(account, []);
     let readiness = ops::Readiness::default();
     let policies = Policies::new(policies(&config)?);
     let ledger = Ledger::new(store.clone(), Arc::clone(&clock), key)
@@ -206,7 +216,7 @@ pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Running, Err
     tasks.spawn(Resolver::new(Arc::clone(&gateway)).run(drain.clone()));
     tasks.spawn(Settler::new(gateway).run(drain.clone()));
     tasks.spawn(accept::serve(grpc, Protocol::Http2, router, drain.clone(), DRAIN_GRACE));
-    let hooks_router = webhook::router(webhook_options(&config, endpoints, feed, clock, metrics.clone()));
+    let hooks_router = webhook::router(webhook::Options { feed, endpoints, clock, metrics: metrics.clone() });
     tasks.spawn(accept::serve(hooks, Protocol::Http1, hooks_router, drain.clone(), HTTP_GRACE));
     let ops_router = ops::router(metrics, readiness.clone());
     tasks.spawn(accept::serve(operations, Protocol::Http1, ops_router, drain.clone(), HTTP_GRACE));
@@ -319,89 +329,10 @@ async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), Error> {
     Ok((listener, bound))
 }
 
-fn client(config: &Config, metrics: &Metrics) -> Result<Client, Error> {
-    let options = stripe::Options {
-        api_base: config.stripe.api_base.clone(),
-        files_base: config.stripe.files_base.clone(),
-        attempt_timeout: config.stripe.attempt_timeout,
-        connect_timeout: config.stripe.connect_timeout,
-        metrics: Some(metrics.clone()),
-        keys: keys(config)?,
-        extra_roots_pem: None,
-    };
-    Ok(Client::new(&options)?)
-}
-
-/// The keys as configured, the one to use first.
-fn keys(config: &Config) -> Result<Vec<Key>, stripe::KeyError> {
-    config.stripe.keys.iter().cloned().map(Key::parse).collect()
-}
-
-/// Webhook endpoints as configured.
-fn endpoints(config: &Config) -> webhook::Endpoints {
-    let endpoint = webhook::Endpoint { secrets: config.webhook.secrets.clone(), connected_account: None };
-    Arc::new(BTreeMap::from([(String::new(), endpoint)]))
-}
-
-/// Whether the wall clock agrees with Stripe's, as far as Stripe told.
-fn is_right(wall_ms: UnixMillis, stripe_s: Option<i64>) -> bool {
-    let Some(stripe_ms) = stripe_s.map(|seconds| seconds.saturating_mul(1_000)) else { return true };
-    let is_right = wall_ms.abs_diff(stripe_ms) <= CLOCK_DIFFERENCE_MS_MAX;
-    if !is_right {
-        tracing::error!(wall_ms, stripe_ms, "the machine's clock disagrees with Stripe's; set it right");
-    }
-    is_right
-}
-
-/// The account behind the key: asked of Stripe, and pinned in the store, since it is part of every operation's name. With
-/// it comes whether the wall clock is right.
-async fn account(client: Client, store: &Store, clock: &dyn Clock) -> Result<(Account, bool), Error> {
-    let found = client.own_account(Some(Instant::now() + ACCOUNT_WAIT)).await;
-    let clock_is_right = is_right(clock.wall(), found.as_ref().ok().and_then(|found| found.date_s));
-    let pinned = store.setting(PINNED_ACCOUNT).await?.map(|id| String::from_utf8_lossy(&id).into_owned());
-    let id = match (found.map(|found| found.id), pinned) {
-        (Ok(found), Some(pinned)) if found != pinned => return Err(Error::OtherAccount { found, pinned }),
-        (Ok(found), None) => {
-            store.keep_setting(PINNED_ACCOUNT, found.clone().into_bytes()).await?;
-            found
-        }
-        (Ok(id), Some(_)) => id,
-        (Err(error @ AccountError::NoAnswer(_)), Some(pinned)) => {
-            tracing::warn!(%error, account = pinned, "Stripe did not name the account; the pinned one is used");
-            pinned
-        }
-        (Err(error), _) => return Err(error.into()),
-    };
-    let (alias, mode) = (DEFAULT_ALIAS.to_owned(), client.mode());
-    Ok((Account { alias, id, mode, header: AccountHeader::None, stripe: client }, clock_is_right))
-}
-
 /// What callers may do.
 fn policies(config: &Config) -> Result<PolicySet, policy::Faults> {
     if config.policy_files.is_empty() && config.callers.is_empty() {
         return PolicySet::on_loopback();
     }
     PolicySet::parse(&policy::read(&config.policy_files)?)
-}
-
-fn webhook_options(
-    config: &Config,
-    endpoints: watch::Receiver<webhook::Endpoints>,
-    feed: Feed,
-    clock: Arc<dyn Clock>,
-    metrics: Metrics,
-) -> webhook::Options {
-    webhook::Options { feed, endpoints, livemode: config.mode == Mode::Live, clock, metrics }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_clock_is_wrong_when_stripe_says_so() {
-        assert!(is_right(1_060_000, Some(1_000)) && is_right(940_000, Some(1_000)));
-        assert!(!is_right(1_060_001, Some(1_000)) && !is_right(939_999, Some(1_000)));
-        assert!(is_right(0, None) && !is_right(0, Some(i64::MAX)));
-    }
 }

@@ -4,7 +4,7 @@
 mod body;
 mod refusal;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use axum::Router;
@@ -37,8 +37,13 @@ pub type Endpoints = Arc<BTreeMap<String, Endpoint>>;
 pub struct Endpoint {
     /// Its secrets, `whsec_...`; several while one replaces another, or for several endpoints on one URL.
     pub secrets: Vec<Secret>,
+    /// Whether it is of live mode; events of the other mode are dropped.
+    pub livemode: bool,
     /// Accept only events of this connected account, `acct_...`; without it, of any.
     pub connected_account: Option<String>,
+    /// Connected accounts that have an endpoint of their own, where alone their events are taken: an event has one place
+    /// in the log.
+    pub elsewhere: BTreeSet<String>,
 }
 
 /// What receiving needs.
@@ -48,8 +53,6 @@ pub struct Options {
     pub feed: Feed,
     /// The endpoints, as they stand at each delivery; a change needs no restart.
     pub endpoints: watch::Receiver<Endpoints>,
-    /// Whether this gateway is of live mode; events of the other mode are dropped.
-    pub livemode: bool,
     /// Against which signing times are judged.
     pub clock: Arc<dyn Clock>,
     /// Where deliveries are counted.
@@ -128,7 +131,7 @@ impl Receiver {
         let json = std::str::from_utf8(body).map_err(|_| Refusal::NotText)?;
         let envelope = Envelope::parse(json)?;
         let (id, kind) = (envelope.id.clone(), envelope.kind.clone());
-        if envelope.livemode != self.options.livemode {
+        if envelope.livemode != endpoint.livemode {
             tracing::info!(
                 event = id,
                 kind,
@@ -137,7 +140,9 @@ impl Receiver {
             );
             return Ok(Taken::Dropped(names::Webhook::WrongMode));
         }
-        if endpoint.connected_account.as_ref().is_some_and(|only| *only != envelope.connected_account) {
+        let of = &envelope.connected_account;
+        let other = endpoint.connected_account.as_ref().is_some_and(|only| only != of);
+        if other || endpoint.elsewhere.contains(of) {
             tracing::info!(event = id, kind, "webhook of another connected account dropped");
             return Ok(Taken::Dropped(names::Webhook::WrongAccount));
         }

@@ -137,6 +137,7 @@ fn config(
             attempt_timeout: Duration::from_secs(80),
             connect_timeout: Duration::from_secs(10),
         },
+        accounts: Vec::new(),
         webhook: Webhook { secrets: vec![kept.webhook_secret.clone().into()] },
         listen: Listen {
             grpc: ports.address(GRPC_PORT),

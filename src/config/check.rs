@@ -1,6 +1,7 @@
 //! Turns gathered settings into typed ones and applies the rules between them; every fault is noted and none ends the
 //! search for more.
 
+mod accounts;
 mod budgets;
 mod identity;
 mod policy;
@@ -13,6 +14,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use secrecy::SecretBox;
 
+use self::accounts::{parse_mode, parse_stripe_keys, parse_webhook_secrets};
 use super::fault::Faults;
 use super::keys::{self, Shape};
 use super::layers::Values;
@@ -40,7 +42,8 @@ pub(super) fn stripe(values: &Values, faults: Faults) -> Result<Stripe, Faults> 
     let concerned = |key: &str| ["config", "stripe."].iter().any(|part| key.starts_with(part));
     let faults = Faults(faults.0.into_iter().filter(|fault| concerned(&fault.key)).collect());
     let mut reader = Reader { values, source: Source::default(), faults };
-    let stripe = reader.stripe();
+    let mode = reader.required("mode", parse_mode);
+    let stripe = reader.stripe(mode);
     match stripe {
         Some(stripe) if reader.faults.0.is_empty() => Ok(stripe),
         _ => Err(reader.faults),
@@ -57,7 +60,8 @@ impl Reader<'_> {
     /// Reads everything before it gives up on anything.
     fn config(&mut self) -> Option<Config> {
         let mode = self.required("mode", parse_mode);
-        let stripe = self.stripe();
+        let stripe = self.stripe(mode);
+        let accounts = self.accounts(mode);
         let secrets = self.required("webhook.secret", parse_webhook_secrets);
         let callers = self.callers();
         let issuers = self.issuers(&callers);
@@ -70,9 +74,10 @@ impl Reader<'_> {
         let open_dispute = self.required("guards.open_dispute", parse_guard_mode);
         let budgets = self.budgets();
         let telemetry = self.telemetry();
-        Some(Config {
+        let config = Config {
             mode: mode?,
             stripe: stripe?,
+            accounts,
             webhook: Webhook { secrets: secrets? },
             listen: listen?,
             data: data?,
@@ -85,11 +90,16 @@ impl Reader<'_> {
             budgets,
             telemetry: telemetry?,
             source: self.source.clone(),
-        })
+        };
+        self.fit_together(&config);
+        Some(config)
     }
 
-    fn stripe(&mut self) -> Option<Stripe> {
+    fn stripe(&mut self, mode: Option<Mode>) -> Option<Stripe> {
         let keys = self.required("stripe.key", parse_stripe_keys);
+        if let Some((mode, keys)) = mode.zip(keys.as_deref()) {
+            self.are_of(mode, "mode", "stripe.key", keys);
+        }
         let api_base = self.required("stripe.api_base", parse_stripe_base);
         let files_base = self.required("stripe.files_base", parse_stripe_base);
         let attempt_timeout = self.seconds("stripe.attempt_timeout_s");
@@ -184,47 +194,6 @@ impl Reader<'_> {
 
 fn non_empty(text: &str) -> Result<String, String> {
     if text.is_empty() { Err("is empty".into()) } else { Ok(text.to_owned()) }
-}
-
-fn parse_mode(text: &str) -> Result<Mode, String> {
-    match text {
-        "test" => Ok(Mode::Test),
-        "live" => {
-            Err("live mode is refused until callers can be given rights of their own; use `test`".into())
-        }
-        _ => Err(format!("`{text}` is neither `test` nor `live`")),
-    }
-}
-
-/// Several while one replaces another: all of one account and mode.
-fn parse_stripe_keys(text: &str) -> Result<Vec<Secret>, String> {
-    parts(text).map(parse_stripe_key).collect()
-}
-
-/// Prefixes as in docs.stripe.com/keys.
-fn parse_stripe_key(text: &str) -> Result<Secret, String> {
-    if ["sk_live_", "rk_live_"].iter().any(|prefix| text.starts_with(prefix)) {
-        return Err("is a live key, and every caller of this version may do everything; \
-                    live keys are refused until callers can be given rights of their own"
-            .into());
-    }
-    if text.starts_with("pk_") {
-        return Err(
-            "is a publishable key, which cannot do what the gateway does; use `sk_test_...` or `rk_test_...`"
-                .into(),
-        );
-    }
-    if !["sk_test_", "rk_test_"].iter().any(|prefix| text.len() > prefix.len() && text.starts_with(prefix)) {
-        return Err("is not a Stripe key; it begins with `sk_test_` or `rk_test_`".into());
-    }
-    header_safe(text)
-}
-
-fn parse_webhook_secrets(text: &str) -> Result<Vec<Secret>, String> {
-    if parts(text).any(str::is_empty) {
-        return Err("holds an empty secret, with which anybody could sign events".into());
-    }
-    Ok(parts(text).map(Secret::from).collect())
 }
 
 /// Secrets that stand side by side, in one line or one in each.

@@ -62,7 +62,7 @@ pub const KEYS: &[Key] = &[
         shape: Shape::Choice(&["test", "live"]),
         default: "test",
         since: "0.1.0",
-        about: "Side of Stripe that this gateway belongs to. `live` is refused by this version.",
+        about: "Side of Stripe that the default account belongs to; its keys must be of it. `live` takes callers and policies.",
     },
     Key {
         path: "stripe.key",
@@ -111,6 +111,46 @@ pub const KEYS: &[Key] = &[
         default: "",
         since: "0.1.0",
         about: "Signing secret `whsec_...` of the webhook endpoint; several while one is being rotated. Required.",
+    },
+    Key {
+        path: "accounts.*.mode",
+        variable: "",
+        shape: Shape::Choice(&["test", "live"]),
+        default: "",
+        since: "0.2.0",
+        about: "Side of Stripe that a further account belongs to; as `mode` where nothing is said.",
+    },
+    Key {
+        path: "accounts.*.key",
+        variable: "",
+        shape: Shape::Secrets,
+        default: "",
+        since: "0.2.0",
+        about: "Key of a further account, or of the platform that it is connected to; several while one replaces another. Required.",
+    },
+    Key {
+        path: "accounts.*.webhook_secret",
+        variable: "",
+        shape: Shape::Secrets,
+        default: "",
+        since: "0.2.0",
+        about: "Signing secret of the webhook endpoint that delivers to `/webhooks/stripe/ALIAS`; several while one is being rotated. Required.",
+    },
+    Key {
+        path: "accounts.*.stripe_account",
+        variable: "",
+        shape: Shape::Text,
+        default: "",
+        since: "0.2.0",
+        about: "The connected account to act on, `acct_...`, sent as `Stripe-Account`; without it the account of the key.",
+    },
+    Key {
+        path: "accounts.*.stripe_context",
+        variable: "",
+        shape: Shape::Text,
+        default: "",
+        since: "0.2.0",
+        about: "The same for keys of an organisation, sent as `Stripe-Context`, such as `org_.../acct_...`.",
     },
     Key {
         path: "listen.grpc",
@@ -391,7 +431,9 @@ const RELOADED: &[&str] = &["budgets.", "callers.", "issuers.", "policy.", "stri
 
 /// Whether a change of `path` takes effect while the gateway runs; others wait for the next start.
 pub(super) fn is_reloaded(path: &str) -> bool {
+    let of_account = path.strip_prefix("accounts.").and_then(|rest| rest.split_once('.'));
     RELOADED.iter().any(|begin| path.starts_with(begin))
+        || of_account.is_some_and(|(_, name)| ["key", "webhook_secret"].contains(&name))
 }
 
 /// The key that `path` belongs to.

@@ -24,7 +24,7 @@ pub struct Envelope {
     pub livemode: bool,
     /// Version in which the object was rendered; empty on thin events.
     pub api_version: String,
-    /// Connected account that it belongs to.
+    /// Account that it belongs to, where that is another than the endpoint's; empty otherwise.
     pub connected_account: String,
     /// Id of the object that it is about.
     pub object_id: String,
@@ -67,6 +67,8 @@ struct Outside<'a> {
     api_version: Option<&'a RawValue>,
     #[serde(borrow)]
     account: Option<&'a RawValue>,
+    #[serde(borrow)]
+    context: Option<&'a RawValue>,
     #[serde(borrow)]
     data: Option<&'a RawValue>,
     #[serde(borrow)]
@@ -117,13 +119,23 @@ impl Envelope {
             created_s: created_s.ok_or(BadEnvelope::Field("created"))?,
             livemode: read(outside.livemode).ok_or(BadEnvelope::Field("livemode"))?,
             api_version: text(outside.api_version),
-            connected_account: text(outside.account),
+            connected_account: connected(outside.account, outside.context),
             object_id: text(about.0),
             object_type: text(about.1),
             request_id: text(request.id),
             idempotency_key: text(request.idempotency_key),
         })
     }
+}
+
+/// The account that an event of another account than the endpoint's names: in `account`, or at the end of the path in
+/// `context` where an organisation receives it (docs.stripe.com/event-destinations).
+fn connected(account: Option<&RawValue>, context: Option<&RawValue>) -> String {
+    let account = text(account);
+    if !account.is_empty() {
+        return account;
+    }
+    text(context).rsplit('/').next().unwrap_or_default().to_owned()
 }
 
 /// The object that a snapshot event carries, as it stands there; `None` for a thin event, which carries none.

@@ -10,16 +10,17 @@ use tokio::time::Instant;
 
 pub(super) use watch::watch;
 
-use super::{ACCOUNT_WAIT, endpoints, keys, policies};
+use super::accounts::{ACCOUNT_WAIT, endpoints, keys};
+use super::policies;
 use crate::audit::{self, Auditor, Phase};
 use crate::config::{Budget, Changes, Config, Faults};
 use crate::domain::caller::Caller;
-use crate::gateway::Accounts;
+use crate::gateway::{Account, Accounts};
 use crate::identity::{self, Registry};
 use crate::ledger::Budgets;
 use crate::ops::Readiness;
 use crate::policy::{self, Policies, PolicySet};
-use crate::stripe::{self, AccountError, Client};
+use crate::stripe::{self, AccountError, Client, Key};
 use crate::telemetry::metrics::Metrics;
 use crate::webhook::Endpoints;
 
@@ -39,17 +40,24 @@ pub enum Error {
     #[error("`policy.files`: {0}")]
     Policy(#[from] policy::Faults),
     /// A key cannot be used.
-    #[error("`stripe.key`: {0}")]
+    #[error("a Stripe key cannot be used: {0}")]
     Key(#[from] stripe::KeyError),
     /// The keys cannot be used together.
-    #[error("`stripe.key`: {0}")]
+    #[error("the Stripe keys of an account cannot be used: {0}")]
     Keys(#[from] stripe::SetupError),
     /// Stripe does not tell whose key it is.
-    #[error("`stripe.key`: the account of the new key could not be learnt: {0}")]
-    Account(#[from] AccountError),
+    #[error("the account of the new key of `{alias}` could not be learnt: {source}")]
+    Account {
+        /// The account's alias.
+        alias: String,
+        /// Why.
+        source: AccountError,
+    },
     /// A key of another account would act on the wrong money.
-    #[error("`stripe.key`: the new key belongs to `{found}`, but the gateway to `{own}`")]
+    #[error("the new key of `{alias}` belongs to `{found}`, but the account is `{own}`")]
     OtherAccount {
+        /// The account's alias.
+        alias: String,
         /// The key's account.
         found: String,
         /// The gateway's account.
@@ -68,9 +76,8 @@ impl Error {
                 let keys: Vec<&str> = faults.0.iter().map(|fault| fault.key.as_str()).collect();
                 keys.join(", ")
             }
-            Self::Key(_) | Self::Keys(_) | Self::Account(_) | Self::OtherAccount { .. } => {
-                "stripe.key".into()
-            }
+            Self::Key(_) | Self::Keys(_) => "a Stripe key".into(),
+            Self::Account { alias, .. } | Self::OtherAccount { alias, .. } => format!("the key of {alias}"),
             Self::Identity(_) => "issuers".into(),
             Self::Policy(_) => "policy.files".into(),
             Self::Audit(_) => "the audit log".into(),
@@ -98,8 +105,8 @@ pub(super) struct Parts {
 
 /// Everything new, built and checked; to put it in place cannot fail.
 struct Prepared {
-    /// The default account's way to Stripe under the new keys.
-    client: Option<Client>,
+    /// The ways to Stripe under new keys, with the accounts that get them.
+    clients: Vec<(Arc<Account>, Client)>,
     endpoints: Endpoints,
     identity: identity::Settings,
     policies: PolicySet,
@@ -151,35 +158,47 @@ impl Reloader {
     async fn prepare(&self, config: &Config, before: &Config) -> Result<Prepared, Error> {
         let identity = identity::Settings::read(config)?;
         Ok(Prepared {
-            client: self.under_new_keys(config, before).await?,
-            endpoints: endpoints(config),
+            clients: self.under_new_keys(config, before).await?,
+            endpoints: endpoints(config, &self.0.accounts),
             identity,
             policies: policies(config)?,
             budgets: config.budgets.clone(),
         })
     }
 
-    /// The client under new keys, if they changed; each of them is asked for its account first.
-    async fn under_new_keys(&self, config: &Config, before: &Config) -> Result<Option<Client>, Error> {
-        let (new, old) = (keys(config)?, keys(before)?);
-        if new == old {
-            return Ok(None);
-        }
-        let account = self.0.accounts.default_account();
-        for key in new.iter().filter(|key| !old.contains(key)) {
-            let probe = account.stripe.with_keys(std::slice::from_ref(key))?;
-            let found = probe.own_account(Some(Instant::now() + ACCOUNT_WAIT)).await?.id;
-            let own = account.id.clone();
-            if found != own {
-                return Err(Error::OtherAccount { found, own });
+    /// The clients of the accounts whose keys changed; each new key is asked for its account first. An account that is
+    /// not configured any more keeps its keys until the next start, for what it has under way.
+    async fn under_new_keys(
+        &self,
+        config: &Config,
+        before: &Config,
+    ) -> Result<Vec<(Arc<Account>, Client)>, Error> {
+        let mut clients = Vec::new();
+        for account in self.0.accounts.all() {
+            let old = keys(before, &account.alias)?.unwrap_or_default();
+            let Some(new) = keys(config, &account.alias)?.filter(|new| *new != old) else { continue };
+            for key in new.iter().filter(|key| !old.contains(key)) {
+                self.belongs(account, key).await?;
             }
+            clients.push((Arc::clone(account), account.stripe.with_keys(&new)?));
         }
-        Ok(Some(account.stripe.with_keys(&new)?))
+        Ok(clients)
+    }
+
+    async fn belongs(&self, account: &Account, key: &Key) -> Result<(), Error> {
+        let probe = account.stripe.with_keys(std::slice::from_ref(key))?;
+        let found = probe.own_account(&account.header, Some(Instant::now() + ACCOUNT_WAIT)).await;
+        let alias = account.alias.clone();
+        match found {
+            Ok(found) if found.id == account.id => Ok(()),
+            Ok(found) => Err(Error::OtherAccount { alias, found: found.id, own: account.id.clone() }),
+            Err(source) => Err(Error::Account { alias, source }),
+        }
     }
 
     fn put_in_place(&self, prepared: Prepared) {
-        if let Some(client) = prepared.client {
-            self.0.accounts.default_account().stripe.take_keys_of(&client);
+        for (account, client) in prepared.clients {
+            account.stripe.take_keys_of(&client);
         }
         self.0.endpoints.send_replace(prepared.endpoints);
         self.0.registry.replace(prepared.identity);

@@ -38,12 +38,16 @@ pub struct OwnAccount {
 }
 
 impl Client {
-    /// The key's own account (docs.stripe.com/api/accounts/retrieve).
+    /// The account that the header names, or else the key's own (docs.stripe.com/api/accounts/retrieve).
     ///
     /// # Errors
     /// When Stripe does not tell.
-    pub async fn own_account(&self, deadline: Option<Instant>) -> Result<OwnAccount, AccountError> {
-        let outgoing = Outgoing::read(PATH, String::new(), AccountHeader::None);
+    pub async fn own_account(
+        &self,
+        header: &AccountHeader,
+        deadline: Option<Instant>,
+    ) -> Result<OwnAccount, AccountError> {
+        let outgoing = Outgoing::read(PATH, String::new(), header.clone());
         account_of(&self.send(&outgoing, deadline).await)
     }
 }

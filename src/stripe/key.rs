@@ -28,23 +28,18 @@ pub enum KeyError {
     )]
     Malformed,
     /// Publishable keys can do nothing that the gateway does.
-    #[error(
-        "this is a publishable key (`pk_`); a secret (`sk_test_`) or restricted key (`rk_test_`) is needed"
-    )]
+    #[error("this is a publishable key (`pk_`); a secret (`sk_`) or restricted key (`rk_`) is needed")]
     Publishable,
-    /// Real money.
-    #[error("live keys are not accepted yet; use a test key (`sk_test_` or `rk_test_`)")]
-    Live,
     /// Anything else.
-    #[error("the Stripe key must begin with `sk_test_` or `rk_test_`")]
+    #[error("the Stripe key must begin with `sk_` or `rk_`, then `test_` or `live_`")]
     Unknown,
 }
 
 impl Key {
-    /// Takes a secret or restricted key of test mode.
+    /// Takes a secret or restricted key of either mode.
     ///
     /// # Errors
-    /// For every other text; live keys wait until callers can be told apart.
+    /// For every other text.
     pub fn parse(secret: Secret) -> Result<Self, KeyError> {
         let text = secret.expose_secret();
         if text.is_empty() {
@@ -55,14 +50,13 @@ impl Key {
             return Err(KeyError::Malformed);
         }
         let begins = |prefixes: &[&str]| prefixes.iter().any(|prefix| text.starts_with(prefix));
-        match () {
-            () if begins(&["pk_"]) => Err(KeyError::Publishable),
-            () if begins(&["sk_live_", "rk_live_"]) => Err(KeyError::Live),
-            () if begins(&["sk_test_", "rk_test_"]) => {
-                Ok(Self { authorization: format!("Bearer {text}").into(), mode: Mode::Test })
-            }
-            () => Err(KeyError::Unknown),
-        }
+        let mode = match () {
+            () if begins(&["pk_"]) => return Err(KeyError::Publishable),
+            () if begins(&["sk_live_", "rk_live_"]) => Mode::Live,
+            () if begins(&["sk_test_", "rk_test_"]) => Mode::Test,
+            () => return Err(KeyError::Unknown),
+        };
+        Ok(Self { authorization: format!("Bearer {text}").into(), mode })
     }
 
     /// Test or live, as the prefix says; objects of the other mode do not exist for this key.
@@ -107,12 +101,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_secret_and_restricted_test_keys_are_taken() {
+    fn only_secret_and_restricted_keys_are_taken() {
         let parse = |text: &str| Key::parse(text.into()).map(|key| key.mode());
         assert_eq!(parse("sk_test_51AbC"), Ok(Mode::Test));
         assert_eq!(parse("rk_test_51AbC"), Ok(Mode::Test));
-        assert_eq!(parse("sk_live_51AbC"), Err(KeyError::Live));
-        assert_eq!(parse("rk_live_51AbC"), Err(KeyError::Live));
+        assert_eq!(parse("sk_live_51AbC"), Ok(Mode::Live));
+        assert_eq!(parse("rk_live_51AbC"), Ok(Mode::Live));
         assert_eq!(parse("pk_test_51AbC"), Err(KeyError::Publishable));
         assert_eq!(parse("whsec_51AbC"), Err(KeyError::Unknown));
         assert_eq!(parse(""), Err(KeyError::Empty));

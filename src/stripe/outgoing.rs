@@ -6,6 +6,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::contract::{Host, Verb};
+pub use crate::domain::account::AccountHeader;
 use crate::domain::operation::hex;
 
 /// The release of Stripe's API that the contract was written for; sent with every request.
@@ -95,20 +96,6 @@ impl fmt::Debug for Body {
             Self::Multipart { bytes, .. } => write!(out, "Multipart({} bytes)", bytes.len()),
         }
     }
-}
-
-/// The header that names the account to act on (docs.stripe.com/connect/authentication). Stripe may refuse both at
-/// once, so there is room for one.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum AccountHeader {
-    /// The key's own account.
-    #[default]
-    None,
-    /// `Stripe-Account: acct_...`.
-    StripeAccount(String),
-    /// `Stripe-Context`: account ids separated by slashes.
-    StripeContext(String),
 }
 
 #[cfg(test)]

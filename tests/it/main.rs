@@ -10,6 +10,7 @@
     reason = "a test fails by panicking and may print"
 )]
 
+mod accounts;
 mod audit;
 mod commands;
 mod conformance;

@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 use tollgate::config::{self, Config, Environment, Flags};
 use tollgate::domain::clock::{Clock, ManualClock, SystemClock};
 use tollgate::proto::v1::OperationRef;
-use tollgate::sandbox::{Control, Handle, Options, Sandbox, WebhookTarget};
+use tollgate::sandbox::{Control, Further, Handle, Options, Sandbox, WebhookTarget};
 use tollgate::server::{self, Running};
 use tonic::metadata::MetadataValue;
 use tonic::service::Interceptor;
@@ -19,6 +19,11 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
 
 pub(crate) const KEY: &str = "sk_test_rig";
+/// A further account of the sandbox with a key of its own.
+pub(crate) const EUROPE: &str = "acct_1SandboxEurope";
+pub(crate) const EUROPE_KEY: &str = "sk_test_rig_europe";
+/// An account that is connected to the first.
+pub(crate) const CONNECTED: &str = "acct_1SandboxShop";
 pub(crate) const SECRET: &str = "whsec_rig_secret_for_tests";
 pub(crate) const TOKEN: &str = "token-of-the-rig-caller";
 pub(crate) const OPERATOR_TOKEN: &str = "token-of-the-rig-operator";
@@ -91,11 +96,22 @@ impl Rig {
 
     /// The same, with something done to the data folder in between.
     pub(crate) async fn restart_after(self, between: impl FnOnce(&Path)) -> Self {
+        self.restarted(between, |_| {}).await
+    }
+
+    /// The same with other settings.
+    pub(crate) async fn restart_with(self, adjust: impl FnOnce(&mut Config)) -> Self {
+        self.restarted(|_| {}, adjust).await
+    }
+
+    async fn restarted(self, between: impl FnOnce(&Path), adjust: impl FnOnce(&mut Config)) -> Self {
         let Self { sandbox, gateway, clock, data, .. } = self;
         let sandbox = sandbox.unwrap();
         gateway.stop().await;
         between(&data.path().join("data"));
-        let gateway = start_gateway(sandbox.address(), &data, Arc::clone(&clock)).await;
+        let mut config = config(sandbox.address(), &data);
+        adjust(&mut config);
+        let gateway = server::start(config, Arc::clone(&clock) as Arc<dyn Clock>).await.unwrap();
         Self::around(sandbox, gateway, clock, data).await
     }
 
@@ -112,6 +128,11 @@ impl Rig {
 
     pub(crate) fn control(&self) -> Control {
         self.sandbox.as_ref().unwrap().control()
+    }
+
+    /// Control of one of the sandbox's accounts.
+    pub(crate) fn control_of(&self, account_id: &str) -> Control {
+        self.sandbox.as_ref().unwrap().control_of(account_id).unwrap()
     }
 
     /// The wire of the caller that is configured.
@@ -183,7 +204,12 @@ pub(crate) fn operation(order_id: &str, operation_id: &str) -> Option<OperationR
 
 pub(crate) async fn sandbox(clock: Arc<dyn Clock>) -> Handle {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    Sandbox::start(listener, Options::new(KEY, clock)).await.unwrap()
+    let further = |id: &str, key: Option<&str>| Further {
+        account_id: id.to_owned(),
+        secret_key: key.map(str::to_owned),
+    };
+    let accounts = vec![further(EUROPE, Some(EUROPE_KEY)), further(CONNECTED, None)];
+    Sandbox::start(listener, Options { accounts, ..Options::new(KEY, clock) }).await.unwrap()
 }
 
 pub(crate) async fn start_gateway(stripe: SocketAddr, data: &TempDir, clock: Arc<ManualClock>) -> Running {

@@ -45,6 +45,7 @@ fn endpoint(secrets: &[&str], connected_account: Option<&str>) -> Endpoint {
     Endpoint {
         secrets: secrets.iter().map(|&secret| Secret::from(secret)).collect(),
         connected_account: connected_account.map(str::to_owned),
+        ..Endpoint::default()
     }
 }
 
@@ -58,8 +59,7 @@ fn gateway() -> Gateway {
         (String::new(), endpoint(&["whsec_old", SECRET], None)),
         ("shop".to_owned(), endpoint(&["whsec_shop"], Some("acct_9"))),
     ])));
-    let options =
-        Options { feed: feed.clone(), endpoints: received, livemode: false, clock, metrics: metrics.clone() };
+    let options = Options { feed: feed.clone(), endpoints: received, clock, metrics: metrics.clone() };
     Gateway { store, feed, metrics, endpoints, router: router(options), _folder: folder }
 }
 

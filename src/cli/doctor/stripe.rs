@@ -56,7 +56,7 @@ fn secrets(config: &config::Config, report: &mut Report) {
 }
 
 async fn account(client: &Client, report: &mut Report) -> Option<String> {
-    let error = match client.own_account(Some(Instant::now() + WAIT)).await {
+    let error = match client.own_account(&AccountHeader::None, Some(Instant::now() + WAIT)).await {
         Ok(own) => {
             report.pass("account", format!("the key belongs to `{}`, {:?} mode", own.id, client.mode()));
             clock(own.date_s, report);

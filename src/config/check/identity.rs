@@ -43,7 +43,7 @@ impl Reader<'_> {
     }
 
     /// The names that the operator chose in keys that begin with `prefix`.
-    fn names(&self, prefix: &str) -> BTreeSet<String> {
+    pub(super) fn names(&self, prefix: &str) -> BTreeSet<String> {
         let set = self.values.keys().filter_map(|path| path.strip_prefix(prefix));
         set.filter_map(|rest| rest.split('.').next()).map(str::to_owned).collect()
     }
