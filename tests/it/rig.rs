@@ -212,10 +212,6 @@ pub(crate) async fn sandbox(clock: Arc<dyn Clock>) -> Handle {
     Sandbox::start(listener, Options { accounts, ..Options::new(KEY, clock) }).await.unwrap()
 }
 
-pub(crate) async fn start_gateway(stripe: SocketAddr, data: &TempDir, clock: Arc<ManualClock>) -> Running {
-    server::start(config(stripe, data), clock).await.unwrap()
-}
-
 /// The configuration of the rig's gateway, by the way that a user's takes.
 pub(crate) fn config(stripe: SocketAddr, data: &TempDir) -> Config {
     let file = data.path().join("tollgate.toml");
