@@ -46,6 +46,8 @@ pub struct Config {
     pub accounts: Vec<AccountConfig>,
     /// Where the gateway listens.
     pub listen: Listen,
+    /// TLS, if it is spoken at all.
+    pub tls: Option<Tls>,
     /// Folder of the database.
     pub data: PathBuf,
     /// Who may call; empty means everybody who reaches the loopback address.
@@ -122,6 +124,40 @@ pub struct Listen {
     pub webhook: SocketAddr,
     /// Health and metrics over HTTP.
     pub ops: SocketAddr,
+    /// Open connections on each port.
+    pub connections_max: usize,
+    /// Open connections on each port from one address.
+    pub connections_per_address_max: usize,
+}
+
+/// TLS. What the files hold is read when a gateway starts, and anew when they change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tls {
+    /// The gateway's certificate chain, PEM.
+    pub certificate_file: PathBuf,
+    /// The certificate's private key, PEM.
+    pub key_file: PathBuf,
+    /// Authorities of callers' certificates, PEM.
+    pub client_ca_files: Vec<PathBuf>,
+    /// Revocation lists of these authorities, PEM.
+    pub client_crl_files: Vec<PathBuf>,
+    /// Whether callers present certificates on the gRPC port.
+    pub client_certificates: ClientCertificates,
+    /// Whether webhooks come over TLS too.
+    pub webhook: bool,
+    /// Whether operators look over TLS too.
+    pub ops: bool,
+}
+
+/// Whether callers present certificates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientCertificates {
+    /// They are not asked for one.
+    Off,
+    /// They are asked, and may have none.
+    Optional,
+    /// They are not let in without one.
+    Required,
 }
 
 /// The event feed.

@@ -8,7 +8,7 @@ pub mod deadline;
 pub mod layer;
 pub mod status;
 
-pub use api::{Api, Peer};
+pub use api::{Api, Peer, too_slow};
 pub use generated::{SERVICES, add_services};
 
 /// What `build.rs` wrote.

@@ -4,22 +4,24 @@ mod accept;
 mod accounts;
 mod audit_log;
 mod callers;
+mod ports;
 mod reload;
 mod router;
+pub mod tls;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
 use tokio::sync::{Mutex, Notify, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
-use accept::Protocol;
 use audit_log::AuditLog;
+use ports::{Common, Routers, Sockets};
 pub use reload::Error as ReloadError;
 use reload::{Parts, Reloader};
+use tls::Tls;
 
 use crate::audit::{self, Auditor, Strangers};
 use crate::config::{Changes, Config, Loader};
@@ -44,8 +46,6 @@ use crate::webhook;
 const DRAIN_GRACE: Duration = Duration::from_secs(85);
 /// Under which name the key of the hashes of personal values and parameters is kept in the store.
 const HASH_KEY: &str = "hash_key";
-/// How long webhooks and probes that were accepted may take to finish at the end.
-const HTTP_GRACE: Duration = Duration::from_secs(10);
 /// What rows are found by; the version is raised whenever one of the functions finds other names than before.
 const TERMS: Terms = Terms { version: 1, audit: audit::terms, event: events::terms };
 /// Under which name the id of the default account is pinned in the store; that of another has its alias behind a dot.
@@ -116,6 +116,9 @@ pub enum Error {
     /// What operators froze cannot be read.
     #[error(transparent)]
     Freezes(#[from] FreezesError),
+    /// TLS cannot be spoken.
+    #[error(transparent)]
+    Tls(#[from] tls::Error),
     /// Metrics cannot be set up.
     #[error(transparent)]
     Metrics(#[from] crate::telemetry::metrics::Error),
@@ -135,6 +138,8 @@ pub struct Running {
     pub ops: SocketAddr,
     /// The Stripe account behind it, `acct_...`.
     pub account: String,
+    /// What TLS is spoken with, if it is spoken.
+    pub tls: Option<Tls>,
     store: Store,
     trigger: Trigger,
     readiness: ops::Readiness,
@@ -150,10 +155,10 @@ pub struct Running {
 /// # Errors
 /// See [`Error`]; nothing is left running.
 pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Running, Error> {
-    let (grpc, grpc_address) = bind(config.listen.grpc).await?;
-    let (hooks, webhook_address) = bind(config.listen.webhook).await?;
-    let (operations, ops_address) = bind(config.listen.ops).await?;
+    let sockets = Sockets::bind(&config.listen).await?;
+    let addresses = sockets.addresses;
     let metrics = Metrics::new()?;
+    let tls = ports::tls(&config, &clock, &metrics)?;
     let store = Store::open(&config.data, TERMS)?;
     show_dropped(&metrics, store.clone());
     let registry = callers::registry(&config, &store, &clock).await?;
@@ -215,18 +220,24 @@ pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Running, Err
     tasks.spawn(registry.run(drain.clone()));
     tasks.spawn(Resolver::new(Arc::clone(&gateway)).run(drain.clone()));
     tasks.spawn(Settler::new(gateway).run(drain.clone()));
-    tasks.spawn(accept::serve(grpc, Protocol::Http2, router, drain.clone(), DRAIN_GRACE));
-    let hooks_router = webhook::router(webhook::Options { feed, endpoints, clock, metrics: metrics.clone() });
-    tasks.spawn(accept::serve(hooks, Protocol::Http1, hooks_router, drain.clone(), HTTP_GRACE));
-    let ops_router = ops::router(metrics, readiness.clone());
-    tasks.spawn(accept::serve(operations, Protocol::Http1, ops_router, drain.clone(), HTTP_GRACE));
+    let routers = Routers {
+        grpc: router,
+        webhook: webhook::router(webhook::Options { feed, endpoints, clock, metrics: metrics.clone() }),
+        ops: ops::router(metrics.clone(), readiness.clone()),
+    };
+    sockets.serve(
+        routers,
+        &Common { config: &config, tls: tls.as_ref(), drain: drain.clone(), metrics },
+        &mut tasks,
+    );
     planted::point("start-before-ready");
     readiness.set_ready(true);
     Ok(Running {
-        grpc: grpc_address,
-        webhook: webhook_address,
-        ops: ops_address,
+        grpc: addresses.grpc,
+        webhook: addresses.webhook,
+        ops: addresses.ops,
         account: account_id,
+        tls,
         store,
         trigger,
         readiness,
@@ -320,13 +331,6 @@ impl Running {
         self.audit_log.stop().await;
         self.store.close().await;
     }
-}
-
-async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), Error> {
-    let failed = |source| Error::Bind { address, source };
-    let listener = TcpListener::bind(address).await.map_err(failed)?;
-    let bound = listener.local_addr().map_err(failed)?;
-    Ok((listener, bound))
 }
 
 /// What callers may do.

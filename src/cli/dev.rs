@@ -24,6 +24,7 @@ use crate::config::{
     Webhook,
 };
 use crate::domain::clock::{Clock, SystemClock};
+use crate::domain::limits::CONNECTIONS_MAX;
 use crate::domain::operation::Mode;
 use crate::sandbox::{Handle, Options, Sandbox, WebhookTarget};
 use crate::server::{self, Running};
@@ -143,7 +144,10 @@ fn config(
             grpc: ports.address(GRPC_PORT),
             webhook: ports.address(WEBHOOK_PORT),
             ops: ports.address(OPS_PORT),
+            connections_max: CONNECTIONS_MAX,
+            connections_per_address_max: CONNECTIONS_MAX,
         },
+        tls: None,
         data: home.gateway_folder(),
         policy_files: vec![policy],
         callers: vec![caller],

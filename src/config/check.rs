@@ -4,9 +4,10 @@
 mod accounts;
 mod budgets;
 mod identity;
+mod listen;
 mod policy;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use super::fault::Faults;
 use super::keys::{self, Shape};
 use super::layers::Values;
 use super::{
-    Audit, Config, Feed, GuardMode, Guards, Listen, LogFormat, SigningKey, Source, Stripe, Telemetry, Webhook,
+    Audit, Config, Feed, GuardMode, Guards, LogFormat, SigningKey, Source, Stripe, Telemetry, Webhook,
 };
 use crate::domain::operation::Mode;
 use crate::domain::secret::Secret;
@@ -66,6 +67,7 @@ impl Reader<'_> {
         let callers = self.callers();
         let issuers = self.issuers(&callers);
         let policy_files = self.policy_files(!callers.is_empty());
+        let tls = self.tls();
         let listen = self.listen(callers.is_empty());
         let data = self.required("data", |text| non_empty(text).map(Into::into));
         let checkpoint_interval = self.seconds("feed.checkpoint_interval_s");
@@ -80,6 +82,7 @@ impl Reader<'_> {
             accounts,
             webhook: Webhook { secrets: secrets? },
             listen: listen?,
+            tls: tls?,
             data: data?,
             callers,
             issuers,
@@ -111,22 +114,6 @@ impl Reader<'_> {
             attempt_timeout: attempt_timeout?,
             connect_timeout: connect_timeout?,
         })
-    }
-
-    fn listen(&mut self, without_callers: bool) -> Option<Listen> {
-        let grpc = self.required("listen.grpc", |text| {
-            let address = parse_address(text)?;
-            if without_callers && !address.ip().is_loopback() {
-                return Err(format!(
-                    "`{address}` is beyond the loopback address and no caller has a token; set \
-                     `TOLLGATE_CALLER_TOKEN` (or `callers.NAME.token`), or listen on 127.0.0.1"
-                ));
-            }
-            Ok(address)
-        });
-        let webhook = self.required("listen.webhook", parse_address);
-        let ops = self.required("listen.ops", parse_address);
-        Some(Listen { grpc: grpc?, webhook: webhook?, ops: ops? })
     }
 
     fn audit(&mut self) -> Option<Audit> {
@@ -169,6 +156,20 @@ impl Reader<'_> {
                     Err(format!("`{days}` is not between {low} and {high} days"))
                 }
                 _ => Ok(days),
+            }
+        })
+    }
+
+    /// A whole number within the bounds of its key.
+    fn count(&mut self, path: &str) -> Option<usize> {
+        let bounds = keys::find(path).map(|key| key.shape);
+        self.required(path, |text| {
+            let number: u32 = text.parse().map_err(|_| format!("`{text}` is not a whole number"))?;
+            match bounds {
+                Some(Shape::Count(low, high)) if !(low..=high).contains(&number) => {
+                    Err(format!("`{number}` is not between {low} and {high}"))
+                }
+                _ => usize::try_from(number).map_err(|_| format!("`{number}` is too large")),
             }
         })
     }
@@ -223,10 +224,6 @@ fn parse_name(text: &str) -> Result<String, String> {
     } else {
         Err(format!("`{text}` is not a name: 1 to {NAME_CHARS_MAX} letters, digits, `-` and `_`"))
     }
-}
-
-fn parse_address(text: &str) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_| format!("`{text}` is not an address like `127.0.0.1:7400`"))
 }
 
 fn parse_url(text: &str) -> Result<http::Uri, String> {

@@ -75,6 +75,7 @@ pub(super) fn value(shape: Shape) -> String {
         Shape::Amount => "whole number".into(),
         Shape::Folder => "folder".into(),
         Shape::File => "file".into(),
+        Shape::Count(low, high) => format!("number, {low} to {high}"),
         Shape::Choice(words) => words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", "),
     }
 }

@@ -194,20 +194,20 @@ fn known_paths(given: &str) -> Vec<String> {
 
 fn text_of(value: &toml::Value, shape: Shape) -> Option<String> {
     match (value, shape) {
-        (toml::Value::Integer(number), Shape::Seconds(..) | Shape::Days(..) | Shape::Amount) => {
-            Some(number.to_string())
-        }
+        (
+            toml::Value::Integer(number),
+            Shape::Seconds(..) | Shape::Days(..) | Shape::Count(..) | Shape::Amount,
+        ) => Some(number.to_string()),
         (toml::Value::Boolean(set), Shape::Choice(words)) if words.contains(&"true") => Some(set.to_string()),
         (toml::Value::Array(items), Shape::Secrets | Shape::Texts) => {
             let whole =
                 |item: &toml::Value| item.as_str().filter(|item| !item.contains(',')).map(str::to_owned);
             items.iter().map(whole).collect::<Option<Vec<_>>>().map(|items| items.join(","))
         }
-        (toml::Value::String(text), shape)
-            if !matches!(shape, Shape::Seconds(..) | Shape::Days(..) | Shape::Amount) =>
-        {
-            Some(text.clone())
+        (toml::Value::String(_), Shape::Seconds(..) | Shape::Days(..) | Shape::Count(..) | Shape::Amount) => {
+            None
         }
+        (toml::Value::String(text), _) => Some(text.clone()),
         _ => None,
     }
 }
@@ -216,7 +216,7 @@ fn expected(shape: Shape) -> &'static str {
     match shape {
         Shape::Seconds(..) => "a whole number of seconds",
         Shape::Days(..) => "a whole number of days",
-        Shape::Amount => "a whole number",
+        Shape::Count(..) | Shape::Amount => "a whole number",
         Shape::Secrets | Shape::Texts => "text or an array of texts",
         Shape::Choice(words) if words.contains(&"true") => "`true` or `false`",
         _ => "text",

@@ -65,7 +65,9 @@ fn member<'a>(at: &'a mut Value, kind: &str, name: &str, make: impl FnOnce() -> 
 fn of(key: &Key) -> Value {
     let mut schema = match key.shape {
         Shape::Seconds(low, high) => json!({"type": "integer", "minimum": low, "maximum": high}),
-        Shape::Days(low, high) => json!({"type": "integer", "minimum": low, "maximum": high}),
+        Shape::Days(low, high) | Shape::Count(low, high) => {
+            json!({"type": "integer", "minimum": low, "maximum": high})
+        }
         Shape::Amount => json!({"type": "integer", "minimum": 0}),
         Shape::Choice(words) if words.contains(&"true") => json!({"type": "boolean"}),
         Shape::Choice(words) => json!({"enum": words}),
@@ -79,7 +81,9 @@ fn of(key: &Key) -> Value {
     };
     let default = match key.shape {
         _ if key.default.is_empty() => None,
-        Shape::Seconds(..) | Shape::Days(..) => key.default.parse().ok().map(Value::Number),
+        Shape::Seconds(..) | Shape::Days(..) | Shape::Count(..) => {
+            key.default.parse().ok().map(Value::Number)
+        }
         Shape::Choice(words) if words.contains(&"true") => Some(json!(key.default == "true")),
         _ => Some(json!(key.default)),
     };

@@ -108,12 +108,39 @@ pub const WEBHOOKS_AT_ONCE_MAX: usize = 256;
 pub const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
 /// Largest response message, in bytes.
 pub const RESPONSE_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// Open gRPC connections; what is beyond it waits in the kernel's queue.
+/// Open connections on each port, unless configured otherwise.
 pub const CONNECTIONS_MAX: usize = 1_000;
+/// The same from one address.
+pub const CONNECTIONS_PER_ADDRESS_MAX: usize = 256;
 /// Streams that one connection may have open (RUSTSEC-2024-0003 is what happens without).
 pub const STREAMS_PER_CONNECTION_MAX: u32 = 100;
 /// Resets for malformed frames before a connection is cut.
 pub const LOCAL_ERROR_RESETS_MAX: usize = 1_024;
+/// Streams that a peer may reset before they were looked at, before its connection is cut (CVE-2023-44487).
+pub const PENDING_RESETS_MAX: usize = 20;
+/// Control frames that a peer may send at once, such as pings and settings.
+pub const CONTROL_FRAMES_AHEAD_MAX: u64 = 1_000;
+/// Control frames that a peer may send for good, in each second.
+pub const CONTROL_FRAMES_PER_SECOND: u64 = 100;
+/// For so many bytes that it is sent a peer may send one control frame more: whoever receives much acknowledges much. An
+/// answer to a ping has 17 bytes, so a flood of them does not pay for itself.
+pub const BYTES_PER_CONTROL_FRAME: u64 = 50;
+/// The settings that a connection begins with, in bytes; a setting has 6, and RFC 9113 knows 6 of them.
+pub const OPENING_SETTINGS_BYTES_MAX: usize = 1024;
+/// Bytes that wait to be sent on one stream.
+pub const SEND_BUFFER_BYTES_MAX: usize = 512 * 1024;
+/// How long a connection may take until its TLS stands and its first words were said, in milliseconds. For HTTP/1.1
+/// also how long the headers of a request may take.
+pub const OPENING_MS_MAX: u64 = 10_000;
+/// How long a connection of gRPC takes new calls, in milliseconds, and a tenth more or less: callers spread anew over
+/// gateways, and present their certificates anew.
+pub const CONNECTION_AGE_MS_MAX: u64 = 15 * 60_000;
+/// How long a connection may take to leave whose place another needs, in milliseconds.
+pub const LEAVING_MS_MAX: u64 = 1_000;
+/// How long the messages of a request may take to arrive, in milliseconds; an upload, the longest, has its own limit.
+pub const REQUEST_MS_MAX: u64 = UPLOAD_MS_MAX + 5_000;
+/// Largest request to health and reflection, in bytes; nobody needs to be known to send one.
+pub const STRANGER_MESSAGE_BYTES_MAX: usize = 4 * 1024;
 /// Size of a request's headers, in bytes.
 pub const HEADER_LIST_BYTES_MAX: u32 = 16 * 1024;
 /// Largest file for dispute evidence, in bytes (docs.stripe.com/disputes/responding).

@@ -12,7 +12,7 @@ use super::status;
 use crate::contract::{Method, Received};
 use crate::domain::caller::{Caller, PeerNames};
 use crate::domain::drain::Drain;
-use crate::domain::limits::ACTOR_CHARS_MAX;
+use crate::domain::limits::{ACTOR_CHARS_MAX, REQUEST_MS_MAX};
 use crate::gateway::{Code, Context, Fault, Gateway, Reason, Retry};
 use crate::identity::Stranger;
 
@@ -87,4 +87,11 @@ pub fn unauthenticated(why: Stranger) -> Fault {
     Fault::new(Code::Unauthenticated, Reason::Unauthenticated, message)
         .with("credential", why.as_str())
         .retry(Retry::Never)
+}
+
+/// The answer to a request whose messages do not arrive.
+#[must_use]
+pub fn too_slow() -> Status {
+    let message = format!("the request did not arrive within {REQUEST_MS_MAX} ms; nothing was done");
+    status::of(&Fault::new(Code::DeadlineExceeded, Reason::DeadlineExceeded, message))
 }

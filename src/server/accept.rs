@@ -1,79 +1,125 @@
-//! The listeners' accept loop: a cap on connections, explicit limits, and a graceful end. What is served is not its
-//! business.
+//! The listeners' accept loop: who gets a place, and a graceful end for all. What is served is not its business.
+
+mod calls;
+mod connection;
+mod meter;
+mod places;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::server::conn::{http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
-use crate::domain::drain::Drain;
-use crate::domain::limits::{
-    CONNECTIONS_MAX, HEADER_LIST_BYTES_MAX, LOCAL_ERROR_RESETS_MAX, STREAMS_PER_CONNECTION_MAX,
-};
-use crate::grpc::Peer;
+pub(super) use places::Caps;
+use places::{Places, Refused};
 
-/// A connection that is silent this long is asked for a sign of life.
-const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(30);
-/// How long the sign of life may take.
-const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
-/// HTTP/2 flow-control window of a stream and of a connection, in bytes.
-const WINDOW_BYTES: u32 = 1024 * 1024;
-/// Largest HTTP/2 frame, in bytes; large frames are what makes many events cheap to send.
-const FRAME_BYTES_MAX: u32 = 64 * 1024;
+use super::tls::Tls;
+use crate::domain::drain::Drain;
+use crate::domain::limits::{CONNECTION_AGE_MS_MAX, LEAVING_MS_MAX, OPENING_MS_MAX, REQUEST_MS_MAX};
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::names::{Cut, Port};
+
 /// Pause after a failed accept, when the process is out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// How long a connection may take to say its first word, and a request of HTTP/1.1 its headers.
-const FIRST_WORD_TIMEOUT: Duration = Duration::from_secs(10);
-
 /// What a listener speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Protocol {
+enum Protocol {
     /// HTTP/1.1, for webhooks and probes.
     Http1,
     /// HTTP/2, for gRPC.
     Http2,
 }
 
-/// Serves `router` on `listener` until the drain begins, then lets open calls finish for at most `grace`.
-pub(super) async fn serve(
-    listener: TcpListener,
-    protocol: Protocol,
-    router: axum::Router,
-    drain: Drain,
-    grace: Duration,
-) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+/// How long a connection may take for what.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Times {
+    /// Until TLS stands and the first words were said.
+    pub(super) opening: Duration,
+    /// Until it takes no new calls.
+    pub(super) age: Duration,
+    /// To leave when another needs its place.
+    pub(super) leaving: Duration,
+    /// For the messages of a request to arrive.
+    pub(super) request: Duration,
+}
+
+impl Default for Times {
+    fn default() -> Self {
+        Self {
+            opening: Duration::from_millis(OPENING_MS_MAX),
+            age: Duration::from_millis(CONNECTION_AGE_MS_MAX),
+            leaving: Duration::from_millis(LEAVING_MS_MAX),
+            request: Duration::from_millis(REQUEST_MS_MAX),
+        }
+    }
+}
+
+/// What a port serves, and how.
+#[derive(Clone, Debug)]
+pub(super) struct Serving {
+    /// Which port; gRPC speaks HTTP/2 and the others HTTP/1.1.
+    pub(super) port: Port,
+    /// TLS, if it is spoken.
+    pub(super) tls: Option<Tls>,
+    /// What is served.
+    pub(super) router: axum::Router,
+    /// When to end.
+    pub(super) drain: Drain,
+    /// How many connections there may be.
+    pub(super) caps: Caps,
+    /// How long they may take.
+    pub(super) times: Times,
+    /// Where they are counted.
+    pub(super) metrics: Metrics,
+}
+
+impl Serving {
+    fn protocol(&self) -> Protocol {
+        match self.port {
+            Port::Grpc => Protocol::Http2,
+            Port::Webhook | Port::Ops => Protocol::Http1,
+        }
+    }
+}
+
+/// Serves on `listener` until the drain begins, then lets open calls finish for at most `grace`.
+pub(super) async fn serve(listener: TcpListener, serving: Serving, grace: Duration) {
+    let (places, serving) = (Places::new(serving.caps), Arc::new(serving));
     let mut connections = JoinSet::new();
     loop {
-        let next = async {
-            let place = Arc::clone(&places).acquire_owned().await;
-            (place, listener.accept().await)
-        };
-        let (place, accepted) = tokio::select! {
-            next = next => next,
-            () = drain.begun() => break,
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = serving.drain.begun() => break,
         };
         while connections.try_join_next().is_some() {}
-        match accepted {
-            Ok((stream, peer)) => {
-                let router = router
-                    .clone()
-                    .layer(axum::Extension(Peer { address: peer.ip().to_string(), certificate: None }));
-                let drain = drain.clone();
-                connections.spawn(async move {
-                    connection(stream, protocol, router, drain).await;
-                    drop(place);
-                });
-            }
+        let (stream, address) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        match places.enter(address.ip()) {
+            Ok(place) => {
+                let serving = Arc::clone(&serving);
+                connections.spawn(async move {
+                    let open = serving.metrics.connection(serving.port);
+                    if let Err(cut) = connection::serve(stream, address, place, &serving).await {
+                        tracing::debug!(%address, reason = cut.as_str(), "a connection was cut");
+                        serving.metrics.connection_cut(serving.port, cut);
+                    }
+                    drop(open);
+                });
+            }
+            Err(refused) => {
+                let cut = match refused {
+                    Refused::Address => Cut::Address,
+                    Refused::Full => Cut::Full,
+                };
+                serving.metrics.connection_cut(serving.port, cut);
             }
         }
     }
@@ -85,64 +131,4 @@ pub(super) async fn serve(
             "connections were cut at the end of the grace period"
         );
     }
-}
-
-async fn connection(stream: TcpStream, protocol: Protocol, router: axum::Router, drain: Drain) {
-    // Without it, small answers wait for the peer's delayed acknowledgement.
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "no TCP_NODELAY");
-    }
-    // Whoever connects and stays silent holds a place that others need.
-    let mut first = [0];
-    let spoken = tokio::select! {
-        spoken = tokio::time::timeout(FIRST_WORD_TIMEOUT, stream.peek(&mut first)) => spoken,
-        () = drain.begun() => return,
-    };
-    if !matches!(spoken, Ok(Ok(1..))) {
-        return;
-    }
-    let (io, service) = (TokioIo::new(stream), TowerToHyperService::new(router));
-    let ended = match protocol {
-        Protocol::Http1 => {
-            let mut builder = http1::Builder::new();
-            let builder = builder.timer(TokioTimer::new()).header_read_timeout(FIRST_WORD_TIMEOUT);
-            let mut connection = std::pin::pin!(builder.serve_connection(io, service));
-            tokio::select! {
-                ended = connection.as_mut() => ended,
-                () = drain.begun() => {
-                    connection.as_mut().graceful_shutdown();
-                    connection.await
-                }
-            }
-        }
-        Protocol::Http2 => {
-            let mut connection = std::pin::pin!(http2().serve_connection(io, service));
-            tokio::select! {
-                ended = connection.as_mut() => ended,
-                () = drain.begun() => {
-                    connection.as_mut().graceful_shutdown();
-                    connection.await
-                }
-            }
-        }
-    };
-    if let Err(error) = ended {
-        tracing::debug!(%error, "a connection ended badly");
-    }
-}
-
-/// HTTP/2 with every limit spelled out.
-fn http2() -> http2::Builder<TokioExecutor> {
-    let mut builder = http2::Builder::new(TokioExecutor::new());
-    builder
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
-        .max_local_error_reset_streams(LOCAL_ERROR_RESETS_MAX)
-        .max_header_list_size(HEADER_LIST_BYTES_MAX)
-        .initial_stream_window_size(WINDOW_BYTES)
-        .initial_connection_window_size(WINDOW_BYTES)
-        .max_frame_size(FRAME_BYTES_MAX)
-        .keep_alive_interval(KEEP_ALIVE_INTERVAL)
-        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT);
-    builder
 }

@@ -8,6 +8,7 @@ use tonic_health::server::HealthReporter;
 
 use super::Error;
 use crate::domain::drain::Drain;
+use crate::domain::limits::STRANGER_MESSAGE_BYTES_MAX;
 use crate::grpc::layer::DoorLayer;
 use crate::grpc::{Api, SERVICES, add_services};
 use crate::proto::DESCRIPTORS;
@@ -27,15 +28,17 @@ pub(super) async fn grpc(api: Api, door: DoorLayer, drain: Drain) -> Result<axum
         reporter.set_service_status(*service, ServingStatus::Serving).await;
     }
     tokio::spawn(stop_serving(reporter, drain));
-    routes.add_service(health);
+    routes.add_service(health.max_decoding_message_size(STRANGER_MESSAGE_BYTES_MAX));
     let failed = |error: tonic_reflection::server::Error| Error::Reflection(error.to_string());
     let descriptors = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
-    routes.add_service(descriptors().build_v1().map_err(failed)?);
-    routes.add_service(descriptors().build_v1alpha().map_err(failed)?);
+    let (v1, v1alpha) =
+        (descriptors().build_v1().map_err(failed)?, descriptors().build_v1alpha().map_err(failed)?);
+    routes.add_service(v1.max_decoding_message_size(STRANGER_MESSAGE_BYTES_MAX));
+    routes.add_service(v1alpha.max_decoding_message_size(STRANGER_MESSAGE_BYTES_MAX));
     Ok(routes.routes().into_axum_router().layer(door))
 }
 

@@ -12,7 +12,7 @@ use opentelemetry_sdk::metrics::SdkMeterProvider;
 use prometheus::{Encoder as _, TextEncoder};
 use prost::Message as _;
 
-use super::names::{self, OTHER, Replay, StoreFailure, Way, Webhook};
+use super::names::{self, Cut, OTHER, Port, Replay, StoreFailure, Way, Webhook};
 use crate::proto::DESCRIPTORS;
 
 /// Upper bounds of the duration buckets, seconds, as the semantic conventions advise, and up to Stripe's 80 s.
@@ -50,6 +50,8 @@ struct Instruments {
     strangers: Counter<u64>,
     subscribers: UpDownCounter<i64>,
     store_errors: Counter<u64>,
+    connections_open: UpDownCounter<i64>,
+    connections_cut: Counter<u64>,
     meter: Meter,
 }
 
@@ -126,6 +128,15 @@ impl Metrics {
                 .with_description("Open event streams")
                 .build(),
             store_errors: counter(&meter, names::STORE_ERRORS, "Failed operations of the store"),
+            connections_open: meter
+                .i64_up_down_counter(names::CONNECTIONS_OPEN)
+                .with_description("Open connections")
+                .build(),
+            connections_cut: counter(
+                &meter,
+                names::CONNECTIONS_CUT,
+                "Connections that were refused or cut, by reason",
+            ),
             meter,
         })))
     }
@@ -246,6 +257,29 @@ impl Metrics {
         self.0.store_errors.add(1, &[KeyValue::new(names::LABEL_KIND, kind.as_str())]);
     }
 
+    /// Counts a connection as open for as long as the guard lives.
+    pub fn connection(&self, port: Port) -> Connection {
+        self.0.connections_open.add(1, &[KeyValue::new(names::LABEL_PORT, port.as_str())]);
+        Connection(self.clone(), port)
+    }
+
+    /// A connection was refused or cut.
+    pub fn connection_cut(&self, port: Port, why: Cut) {
+        let labels = [
+            KeyValue::new(names::LABEL_PORT, port.as_str()),
+            KeyValue::new(names::LABEL_REASON, why.as_str()),
+        ];
+        self.0.connections_cut.add(1, &labels);
+    }
+
+    /// From now on shows when the gateway's certificate ends; `end_s` tells it whenever somebody looks, in seconds of
+    /// Unix time.
+    pub fn certificate_end(&self, end_s: impl Fn() -> i64 + Send + Sync + 'static) {
+        let gauge = self.0.meter.i64_observable_gauge(names::CERTIFICATE_END).with_unit("s");
+        let about = "When the gateway's certificate ends, in Unix time";
+        gauge.with_description(about).with_callback(move |seen| seen.observe(end_s(), &[])).build();
+    }
+
     /// All metrics in Prometheus' text format.
     ///
     /// # Errors
@@ -265,6 +299,17 @@ pub struct Subscriber(Metrics);
 impl Drop for Subscriber {
     fn drop(&mut self) {
         self.0.0.subscribers.add(-1, &[]);
+    }
+}
+
+/// An open connection.
+#[derive(Debug)]
+#[must_use = "the connection counts as closed as soon as this is dropped"]
+pub struct Connection(Metrics, Port);
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.0.0.connections_open.add(-1, &[KeyValue::new(names::LABEL_PORT, self.1.as_str())]);
     }
 }
 
@@ -319,6 +364,9 @@ mod tests {
         metrics.events_appended(3);
         metrics.audit_dropped(|| 2);
         metrics.audit_unsigned(|| 3);
+        Cut::ALL.into_iter().for_each(|why| metrics.connection_cut(Port::Grpc, why));
+        Port::ALL.into_iter().for_each(|port| drop(metrics.connection(port)));
+        metrics.certificate_end(|| 4);
         metrics
     }
 

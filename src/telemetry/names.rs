@@ -38,6 +38,13 @@ pub const AUDIT_UNSIGNED: &str = "tollgate.audit.unsigned";
 /// Failed operations of the store.
 pub const STORE_ERRORS: &str = "tollgate.store.errors";
 
+/// Open connections, by port.
+pub const CONNECTIONS_OPEN: &str = "tollgate.connections.open";
+/// Connections that were refused or cut, by port and reason.
+pub const CONNECTIONS_CUT: &str = "tollgate.connections.cut";
+/// When the certificate of the gateway ends, in seconds of Unix time.
+pub const CERTIFICATE_END: &str = "tollgate.tls.certificate_end";
+
 /// gRPC method, `package.Service/Method`.
 pub const LABEL_RPC_METHOD: &str = "rpc.method";
 /// Which RPC system.
@@ -60,6 +67,11 @@ pub const LABEL_STATE: &str = "tollgate.state";
 pub const LABEL_WAY: &str = "tollgate.way";
 /// Which kind of failure.
 pub const LABEL_KIND: &str = "tollgate.kind";
+
+/// Which port.
+pub const LABEL_PORT: &str = "tollgate.port";
+/// Why something was done.
+pub const LABEL_REASON: &str = "tollgate.reason";
 
 /// What stands for a value outside the known ones, so that nobody can make up time series.
 pub const OTHER: &str = "_OTHER";
@@ -254,6 +266,82 @@ impl StoreFailure {
             Self::Corrupt => "corrupt",
             Self::Uncertain => "uncertain",
             Self::Other => "other",
+        }
+    }
+}
+
+/// What the gateway listens for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Port {
+    /// Calls.
+    Grpc,
+    /// Webhooks.
+    Webhook,
+    /// Operators.
+    Ops,
+}
+
+impl Port {
+    /// All values.
+    pub const ALL: [Self; 3] = [Self::Grpc, Self::Webhook, Self::Ops];
+
+    /// The label value.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Grpc => "grpc",
+            Self::Webhook => "webhook",
+            Self::Ops => "ops",
+        }
+    }
+}
+
+/// Why a connection was refused or cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cut {
+    /// Its address has too many.
+    Address,
+    /// There are too many, and each is in use.
+    Full,
+    /// It was unused, and another needed its place.
+    Crowded,
+    /// TLS could not be agreed on.
+    Handshake,
+    /// Its certificate is not vouched for any more.
+    Certificate,
+    /// It took too long to begin, to send headers or to give a sign of life.
+    Slow,
+    /// It broke the rules of HTTP.
+    Protocol,
+    /// It sent control frames without end.
+    Flood,
+}
+
+impl Cut {
+    /// All values.
+    pub const ALL: [Self; 8] = [
+        Self::Address,
+        Self::Full,
+        Self::Crowded,
+        Self::Handshake,
+        Self::Certificate,
+        Self::Slow,
+        Self::Protocol,
+        Self::Flood,
+    ];
+
+    /// The label value.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Address => "address",
+            Self::Full => "full",
+            Self::Crowded => "crowded",
+            Self::Handshake => "handshake",
+            Self::Certificate => "certificate",
+            Self::Slow => "slow",
+            Self::Protocol => "protocol",
+            Self::Flood => "flood",
         }
     }
 }

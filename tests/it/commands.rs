@@ -140,7 +140,8 @@ async fn a_tail_goes_on_where_it_was_when_the_gateway_comes_back() {
     let mut config = rig::config(sandbox.address(), &data);
     let gateway = server::start(config.clone(), Arc::clone(&clock)).await.unwrap();
     // The second gateway takes over the first one's places, as after a restart.
-    config.listen = Listen { grpc: gateway.grpc, webhook: gateway.webhook, ops: gateway.ops };
+    config.listen =
+        Listen { grpc: gateway.grpc, webhook: gateway.webhook, ops: gateway.ops, ..config.listen };
     let url = format!("http://{}/webhooks/stripe", gateway.webhook);
     let target = WebhookTarget { url, secrets: vec![rig::SECRET.to_owned()] };
     sandbox.control().set_webhooks(vec![target]);

@@ -331,9 +331,10 @@ async fn a_registered_endpoint_has_the_version_of_the_build_and_its_secret_verif
     let flags = || Flags { config: Some(stage.path("tollgate.toml")), values: Vec::new() };
     drop(stage.command(&["doctor"]));
     let settings = config::load(&flags(), &Environment::default()).unwrap();
+    let limits = settings.listen;
     let gateway = server::start(settings, Arc::new(SystemClock::new())).await.unwrap();
     let url = format!("http://{}/webhooks/stripe", gateway.webhook);
-    let listen = config::Listen { grpc: gateway.grpc, webhook: gateway.webhook, ops: gateway.ops };
+    let listen = config::Listen { grpc: gateway.grpc, webhook: gateway.webhook, ops: gateway.ops, ..limits };
     gateway.stop().await;
 
     let output = stage.command(&["webhook", "register", "-o", "json", "--url", &url]).output().unwrap();

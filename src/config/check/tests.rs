@@ -2,7 +2,8 @@
 
 use secrecy::ExposeSecret as _;
 
-use crate::config::{Config, Environment, Faults, Flags, load};
+use crate::config::{ClientCertificates, Config, Environment, Faults, Flags, load};
+use crate::domain::limits::{CONNECTIONS_MAX, CONNECTIONS_PER_ADDRESS_MAX};
 
 const KEY: &str = "sk_test_4eC39HqLyjWDarjtT1zdp7dc";
 
@@ -65,6 +66,8 @@ fn a_key_and_a_webhook_secret_are_enough() {
     assert_eq!(config.stripe.api_base, "https://api.stripe.com");
     assert_eq!(config.stripe.attempt_timeout.as_secs(), 80);
     assert_eq!(config.listen.grpc.to_string(), "127.0.0.1:7400");
+    assert_eq!(config.listen.connections_max, CONNECTIONS_MAX);
+    assert_eq!(config.listen.connections_per_address_max, CONNECTIONS_PER_ADDRESS_MAX);
     assert!(config.callers.is_empty());
 }
 
@@ -158,13 +161,44 @@ fn keys_that_this_version_must_not_use_are_refused() {
 }
 
 #[test]
-fn beyond_loopback_a_callers_token_is_needed() {
+fn beyond_loopback_tls_and_a_caller_are_needed() {
     let open = || Setup::sound().set("TOLLGATE_LISTEN_GRPC", "0.0.0.0:7400");
-    let faults = open().faults();
-    assert!(faults[0].contains("set `TOLLGATE_CALLER_TOKEN`"), "{faults:?}");
-    assert!(open().set("TOLLGATE_CALLER_TOKEN", "0123456789abcdef").load().is_ok());
-    let faults = open().set("TOLLGATE_CALLER_TOKEN", "0123456789abcde").faults();
+    let tls = |setup: Setup| {
+        setup.set("TOLLGATE_TLS_CERTIFICATE_FILE", "cert.pem").set("TOLLGATE_TLS_KEY_FILE", "key.pem")
+    };
+    let caller = |setup: Setup| setup.set("TOLLGATE_CALLER_TOKEN", "0123456789abcdef");
+    let said = |setup: Setup| setup.faults().join("\n");
+    let neither = said(open());
+    assert!(neither.contains("there is no TLS: set `tls.certificate_file`"), "{neither}");
+    assert!(neither.contains("no caller is known: set `TOLLGATE_CALLER_TOKEN`"), "{neither}");
+    let no_tls = said(caller(open()));
+    assert!(no_tls.contains("there is no TLS") && !no_tls.contains("no caller"), "{no_tls}");
+    let no_caller = said(tls(open()));
+    assert!(no_caller.contains("no caller is known") && !no_caller.contains("no TLS"), "{no_caller}");
+    assert!(tls(caller(open())).load().is_ok());
+    let faults = tls(open()).set("TOLLGATE_CALLER_TOKEN", "0123456789abcde").faults();
     assert!(faults[0].starts_with("`callers.default.token`: is shorter than 16 characters"), "{faults:?}");
+}
+
+#[test]
+fn half_of_tls_is_a_fault() {
+    let begins = |setup: Setup, start: &str| {
+        let faults = setup.faults();
+        assert!(faults.len() == 1 && faults[0].starts_with(start), "{faults:?}");
+    };
+    let certificate = || Setup::sound().set("TOLLGATE_TLS_CERTIFICATE_FILE", "cert.pem");
+    begins(certificate(), "`tls.key_file`: is required");
+    begins(Setup::sound().set("TOLLGATE_TLS_KEY_FILE", "key.pem"), "`tls.certificate_file`: is required");
+    begins(Setup::sound().set("TOLLGATE_TLS_WEBHOOK", "true"), "`tls.webhook`: needs `tls.certificate_file`");
+    let whole = || certificate().set("TOLLGATE_TLS_KEY_FILE", "key.pem");
+    begins(
+        whole().set("TOLLGATE_TLS_CLIENT_CERTIFICATES", "required"),
+        "`tls.client_certificates`: needs `tls.client_ca_files`",
+    );
+    let asked =
+        whole().toml("[tls]\nclient_ca_files = [\"a.pem\", \"b.pem\"]\n").load().unwrap().tls.unwrap();
+    assert_eq!((asked.client_ca_files.len(), asked.client_certificates), (2, ClientCertificates::Optional));
+    assert_eq!(whole().load().unwrap().tls.unwrap().client_certificates, ClientCertificates::Off);
 }
 
 #[test]

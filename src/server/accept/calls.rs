@@ -1,0 +1,104 @@
+//! What a connection puts around each of its calls: where it came from, that it is open, and how long its messages may
+//! take to arrive. What is called is not its business.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::body::{Body, Bytes, HttpBody};
+use http::{Request, Response};
+use http_body::{Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::Sleep;
+use tower::Service as _;
+
+use super::places::{OpenCall, Place};
+use crate::grpc::{Peer, too_slow};
+
+/// The service of one connection.
+#[derive(Debug)]
+pub(super) struct Calls {
+    pub(super) router: axum::Router,
+    pub(super) peer: Peer,
+    pub(super) place: Arc<Place>,
+    /// How long the messages of a request may take to arrive, if that is bounded here.
+    pub(super) arrival: Option<Duration>,
+}
+
+impl hyper::service::Service<Request<Incoming>> for Calls {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        let open = self.place.call();
+        request.extensions_mut().insert(self.peer.clone());
+        let arrival = self.arrival.filter(|_| !request.body().is_end_stream());
+        let request = request.map(|body| match arrival {
+            Some(arrival) => Body::new(Arriving { body, late: Box::pin(tokio::time::sleep(arrival)) }),
+            None => Body::new(body),
+        });
+        let answer = self.router.clone().call(request);
+        Box::pin(async move { Ok(answer.await?.map(|body| Body::new(Answered { body, _open: open }))) })
+    }
+}
+
+/// The messages of a request, which are waited for so long and no longer.
+struct Arriving {
+    body: Incoming,
+    late: Pin<Box<Sleep>>,
+}
+
+impl HttpBody for Arriving {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let this = &mut *self;
+        if let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(context) {
+            return Poll::Ready(frame.map(|frame| frame.map_err(axum::Error::new)));
+        }
+        std::task::ready!(this.late.as_mut().poll(context));
+        Poll::Ready(Some(Err(axum::Error::new(too_slow()))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// An answer, with which the call ends.
+struct Answered {
+    body: Body,
+    _open: OpenCall,
+}
+
+impl HttpBody for Answered {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
