@@ -6,6 +6,7 @@ mod audit_log;
 mod callers;
 mod ports;
 mod reload;
+mod rights;
 mod router;
 pub mod tls;
 
@@ -17,6 +18,7 @@ use tokio::sync::{Mutex, Notify, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
+pub use accounts::pinned_at;
 use audit_log::AuditLog;
 use ports::{Common, Routers, Sockets};
 pub use reload::Error as ReloadError;
@@ -49,7 +51,7 @@ const HASH_KEY: &str = "hash_key";
 /// What rows are found by; the version is raised whenever one of the functions finds other names than before.
 const TERMS: Terms = Terms { version: 1, audit: audit::terms, event: events::terms };
 /// Under which name the id of the default account is pinned in the store; that of another has its alias behind a dot.
-pub const PINNED_ACCOUNT: &str = "account";
+const PINNED_ACCOUNT: &str = "account";
 
 /// Why the gateway cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -217,6 +219,12 @@ pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Running, Err
     let door = DoorLayer::new(registry.clone(), Arc::clone(&clock), strangers, metrics.clone());
     let router = router::grpc(api, door, drain.clone()).await?;
     let mut tasks = JoinSet::new();
+    tasks.spawn(rights::watch(
+        gateway.accounts.clone(),
+        gateway.policies.clone(),
+        metrics.clone(),
+        drain.clone(),
+    ));
     tasks.spawn(registry.run(drain.clone()));
     tasks.spawn(Resolver::new(Arc::clone(&gateway)).run(drain.clone()));
     tasks.spawn(Settler::new(gateway).run(drain.clone()));

@@ -1,11 +1,13 @@
 //! `tollgate doctor`: looks at everything a gateway depends on, and says of each thing how it stands and what to do. It
 //! repairs nothing.
 
+mod callers;
 mod database;
 mod files;
 mod machine;
 mod report;
 mod stripe;
+mod tls;
 
 use clap::Args;
 use serde_json::json;
@@ -58,19 +60,20 @@ fn settings(faults: &Faults, report: &mut Report) {
 }
 
 async fn look(config: &Config, report: &mut Report) {
+    callers::look(config, report);
     files::checkpoints(config, report);
-    let account = match super::stripe::client(&config.stripe) {
-        Ok(client) => stripe::look(&client, config, report).await,
-        Err(error) => {
-            report.fail("account", error.to_string(), "set `stripe.key` and `stripe.api_base` anew");
-            None
-        }
-    };
+    tls::look(config, report);
+    let mut ids = Vec::new();
+    for account in stripe::accounts(config) {
+        let mut own = Report::default();
+        ids.push((account.alias, account.look(config, &mut own).await));
+        report.take(account.alias, own);
+    }
     machine::folder(&config.data, report);
-    if !database::look(config, account.as_deref(), report).await {
+    if !database::look(config, &ids, report).await {
         machine::ports(config, report);
     }
-    machine::limits(report);
+    machine::limits(config, report);
 }
 
 fn print(report: &Report, output: &mut Output) -> Result<(), Failure> {

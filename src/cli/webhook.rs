@@ -2,6 +2,7 @@
 
 mod secret_file;
 
+use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -15,6 +16,8 @@ use super::failure::{Failure, say};
 use super::output::{Choice, Format};
 use super::stripe;
 use crate::config::{self, Environment};
+use crate::domain::operation::DEFAULT_ALIAS;
+use crate::domain::secret::Secret;
 use crate::stripe::webhook_endpoints::{ALL_EVENTS, EndpointError, WebhookEndpoint, recommended_events};
 use crate::stripe::{Client, STRIPE_VERSION};
 
@@ -31,7 +34,7 @@ pub(super) enum Command {
     /// Show the endpoints of the account
     List {
         #[command(flatten)]
-        source: Source,
+        way: Way,
         #[command(flatten)]
         output: Choice,
     },
@@ -40,7 +43,7 @@ pub(super) enum Command {
         /// The endpoint, `we_...`
         id: String,
         #[command(flatten)]
-        source: Source,
+        way: Way,
     },
 }
 
@@ -60,18 +63,43 @@ pub(super) struct Register {
     #[arg(long, value_name = "FILE")]
     secret_file: Option<PathBuf>,
     #[command(flatten)]
-    source: Source,
+    way: Way,
     #[command(flatten)]
     output: Choice,
+}
+
+/// By which settings and key Stripe is asked.
+#[derive(Debug, Args)]
+pub(super) struct Way {
+    #[command(flatten)]
+    source: Source,
+    /// Alias of the Stripe account
+    #[arg(long, value_name = "ALIAS", default_value = DEFAULT_ALIAS)]
+    account: String,
+    /// File with another API key for this one command; the gateway's own needs no right to webhook endpoints
+    #[arg(long, value_name = "FILE")]
+    key_file: Option<PathBuf>,
+}
+
+impl Way {
+    fn client(&self) -> Result<Client, Failure> {
+        let mut settings = config::stripe(&self.source.flags(), &Environment::current(), &self.account)?;
+        if let Some(file) = &self.key_file {
+            let key = fs::read_to_string(file)
+                .map_err(|error| Failure::Data(format!("cannot read `{}`: {error}", file.display())))?;
+            settings.keys = vec![Secret::from(key.trim_end())];
+        }
+        stripe::client(&settings)
+    }
 }
 
 /// Runs the command.
 pub(super) async fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Register(arguments) => register(arguments).await,
-        Command::List { source, output } => list(&source, output).await,
-        Command::Delete { id, source } => {
-            let deleted = client(&source)?.delete_webhook_endpoint(&id, Some(Instant::now() + WAIT)).await;
+        Command::List { way, output } => list(&way, output).await,
+        Command::Delete { id, way } => {
+            let deleted = way.client()?.delete_webhook_endpoint(&id, Some(Instant::now() + WAIT)).await;
             deleted.map_err(|error| failure(&error))?;
             say(&format!("`{id}` is gone; take its secret out of the file of webhook secrets"));
             Ok(())
@@ -79,13 +107,9 @@ pub(super) async fn run(command: Command) -> Result<(), Failure> {
     }
 }
 
-fn client(source: &Source) -> Result<Client, Failure> {
-    stripe::client(&config::stripe(&source.flags(), &Environment::current())?)
-}
-
 async fn register(arguments: Register) -> Result<(), Failure> {
     check_url(&arguments.url)?;
-    let client = client(&arguments.source)?;
+    let client = arguments.way.client()?;
     // Whether the secret can be kept has to be known before there is one.
     let file = SecretFile::open(secret_file(&arguments)?)?;
     let events = match arguments.events.is_empty() {
@@ -130,7 +154,9 @@ async fn register(arguments: Register) -> Result<(), Failure> {
 }
 
 fn secret_file(arguments: &Register) -> Result<PathBuf, Failure> {
-    let configured = || config::webhook_secret_file(&arguments.source.flags(), &Environment::current());
+    let way = &arguments.way;
+    let configured =
+        || config::webhook_secret_file(&way.source.flags(), &Environment::current(), &way.account);
     arguments.secret_file.clone().or_else(configured).ok_or_else(|| {
         Failure::Data(
             "no file for the secret: give `--secret-file`, or set `webhook.secret_file` in the configuration"
@@ -155,8 +181,8 @@ fn check_url(url: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn list(source: &Source, output: Choice) -> Result<(), Failure> {
-    let endpoints = client(source)?.webhook_endpoints(Some(Instant::now() + WAIT)).await;
+async fn list(way: &Way, output: Choice) -> Result<(), Failure> {
+    let endpoints = way.client()?.webhook_endpoints(Some(Instant::now() + WAIT)).await;
     let rows: Vec<_> = endpoints.map_err(|error| failure(&error))?.iter().map(shown).collect();
     let mut output = output.open();
     match output.format() {
@@ -187,8 +213,7 @@ fn shown(endpoint: &WebhookEndpoint) -> serde_json::Value {
 fn failure(error: &EndpointError) -> Failure {
     match error {
         EndpointError::NoPermission => Failure::Data(format!(
-            "{error}: allow the restricted key to write webhook endpoints in the Dashboard, or give another key in \
-             `TOLLGATE_STRIPE_KEY` for this one command"
+            "{error}: allow the restricted key to write them in the Dashboard, or give another key with `--key-file`"
         )),
         EndpointError::Unknown(_) => {
             Failure::Unreachable(format!("{error}; see `tollgate webhook list` before you try again"))

@@ -22,7 +22,7 @@ use super::layers::Values;
 use super::{
     Audit, Config, Feed, GuardMode, Guards, LogFormat, SigningKey, Source, Stripe, Telemetry, Webhook,
 };
-use crate::domain::operation::Mode;
+use crate::domain::operation::{DEFAULT_ALIAS, Mode};
 use crate::domain::secret::Secret;
 
 /// Longest caller name or namespace, in characters.
@@ -38,13 +38,18 @@ pub(super) fn config(values: &Values, source: Source, faults: Faults) -> Result<
     }
 }
 
-/// The settings of Stripe alone; faults of other keys are none of theirs.
-pub(super) fn stripe(values: &Values, faults: Faults) -> Result<Stripe, Faults> {
-    let concerned = |key: &str| ["config", "stripe."].iter().any(|part| key.starts_with(part));
+/// The settings of Stripe alone, with the keys of the account `alias`; faults of other keys are none of theirs.
+pub(super) fn stripe(values: &Values, faults: Faults, alias: &str) -> Result<Stripe, Faults> {
+    let own = format!("accounts.{alias}.");
+    let concerned = |key: &str| ["config", "stripe.", &own].iter().any(|part| key.starts_with(part));
     let faults = Faults(faults.0.into_iter().filter(|fault| concerned(&fault.key)).collect());
     let mut reader = Reader { values, source: Source::default(), faults };
     let mode = reader.required("mode", parse_mode);
-    let stripe = reader.stripe(mode);
+    let mut stripe = reader.stripe(mode);
+    if alias != DEFAULT_ALIAS {
+        let keys = reader.required(&format!("{own}key"), parse_stripe_keys);
+        stripe = stripe.zip(keys).map(|(stripe, keys)| Stripe { keys, ..stripe });
+    }
     match stripe {
         Some(stripe) if reader.faults.0.is_empty() => Ok(stripe),
         _ => Err(reader.faults),

@@ -35,6 +35,8 @@ pub(super) struct Gathered {
     pub(super) values: Values,
     /// Every file that had a say, whether it could be read or not.
     pub(super) files: BTreeSet<PathBuf>,
+    /// The file that each secret of a file was to be read from, by key path.
+    pub(super) secret_files: BTreeMap<String, PathBuf>,
     pub(super) faults: Faults,
 }
 
@@ -103,6 +105,7 @@ impl Layer {
                 continue;
             }
             all.files.insert(file.text.as_str().into());
+            all.secret_files.insert(path.clone(), file.text.as_str().into());
             match fs::read_to_string(&*file.text).map(Zeroizing::new) {
                 Ok(text) => {
                     let origin = format!("file `{}`", *file.text);

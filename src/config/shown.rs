@@ -5,12 +5,10 @@ use std::path::{Path, PathBuf};
 use super::keys::{self, KEYS};
 use super::layers::Gathered;
 use super::{Environment, Faults, Flags, Stripe, check, layers};
+use crate::domain::operation::DEFAULT_ALIAS;
 
 /// What begins the origin of a secret that was read from a file of its own.
 const SECRET_FILE: &str = "file `";
-
-/// The key of the signing secrets.
-const WEBHOOK_SECRET: &str = "webhook.secret";
 
 /// One setting.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
@@ -62,20 +60,23 @@ pub fn show(flags: &Flags, environment: &Environment) -> (Vec<Shown>, Faults) {
     (all, faults)
 }
 
-/// The settings of Stripe alone, for those who need no others.
+/// The settings of Stripe alone, with the keys of the account `alias`, for those who need no others.
 ///
 /// # Errors
 /// With everything that is wrong with these.
-pub fn stripe(flags: &Flags, environment: &Environment) -> Result<Stripe, Faults> {
+pub fn stripe(flags: &Flags, environment: &Environment, alias: &str) -> Result<Stripe, Faults> {
     let Gathered { values, faults, .. } = layers::gather(flags, environment);
-    check::stripe(&values, faults)
+    check::stripe(&values, faults, alias)
 }
 
-/// The file that webhook secrets are read from, if they come from one.
+/// The file that webhook secrets of the account `alias` are to be read from, whether it is there or not.
 #[must_use]
-pub fn webhook_secret_file(flags: &Flags, environment: &Environment) -> Option<PathBuf> {
-    let (shown, _) = show(flags, environment);
-    shown.iter().find(|shown| shown.key == WEBHOOK_SECRET)?.secret_file().map(Path::to_owned)
+pub fn webhook_secret_file(flags: &Flags, environment: &Environment, alias: &str) -> Option<PathBuf> {
+    let key = match alias {
+        DEFAULT_ALIAS => "webhook.secret".to_owned(),
+        alias => format!("accounts.{alias}.webhook_secret"),
+    };
+    layers::gather(flags, environment).secret_files.remove(&key)
 }
 
 #[cfg(test)]

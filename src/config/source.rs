@@ -37,7 +37,7 @@ impl Loader {
     /// Reads everything.
     #[must_use]
     pub fn load(&self) -> Loaded {
-        let Gathered { values, files, faults } = layers::gather(&self.flags, &self.environment);
+        let Gathered { values, files, faults, .. } = layers::gather(&self.flags, &self.environment);
         let mut marks: BTreeMap<_, _> =
             values.iter().map(|(path, found)| (path.clone(), mark(found.text.as_bytes()))).collect();
         for (path, found) in values.iter().filter(|(path, _)| keys::names_files(path)) {

@@ -170,6 +170,25 @@ impl PolicySet {
         bearing.next().is_some()
     }
 
+    /// Whether some rule permits somebody an RPC, on whatever conditions.
+    #[must_use]
+    pub fn may_permit(&self, service: &str, rpc: &str) -> bool {
+        let name = format!("{service}.{rpc}");
+        let Some(action) = super::ACTIONS.iter().find(|known| known.name == name) else { return false };
+        self.permitting().any(|rule| rule.covers(action))
+    }
+
+    /// Whether some rule permits the caller anything, on whatever conditions.
+    #[must_use]
+    pub fn speaks_for(&self, caller: &Caller) -> bool {
+        self.permitting().any(|rule| rule.may_concern(caller))
+    }
+
+    fn permitting(&self) -> impl Iterator<Item = &Rule> {
+        let permits = self.set.policies().filter(|policy| policy.effect() == cedar_policy::Effect::Permit);
+        permits.filter_map(|policy| self.rules.get(AsRef::<str>::as_ref(policy.id())))
+    }
+
     /// The entities that the policies name, of one type.
     pub(super) fn named(&self, kind: &str) -> BTreeMap<String, &Rule> {
         let policies = self.set.policies().filter_map(|policy| {

@@ -123,8 +123,7 @@ async fn account(
     store: &Store,
 ) -> Result<(Account, Option<i64>), Error> {
     let alias = one.alias.to_owned();
-    let place =
-        if alias == DEFAULT_ALIAS { PINNED_ACCOUNT.into() } else { format!("{PINNED_ACCOUNT}.{alias}") };
+    let place = pinned_at(&alias);
     let found = stripe.own_account(one.header, Some(Instant::now() + ACCOUNT_WAIT)).await;
     let date_s = found.as_ref().ok().and_then(|found| found.date_s);
     let pinned = store.setting(&place).await?.map(|id| String::from_utf8_lossy(&id).into_owned());
@@ -150,6 +149,12 @@ async fn account(
         Some(_) => {}
     }
     Ok((Account { alias, id, mode: one.mode, header: one.header.clone(), stripe }, date_s))
+}
+
+/// Under which name the id of an account is pinned in the store.
+#[must_use]
+pub fn pinned_at(alias: &str) -> String {
+    if alias == DEFAULT_ALIAS { PINNED_ACCOUNT.into() } else { format!("{PINNED_ACCOUNT}.{alias}") }
 }
 
 /// Whether the wall clock agrees with Stripe's, as far as Stripe told.

@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension as _};
 
 use super::error::Error;
 use super::files::{DATABASE, LOCK};
-use super::schema;
+use super::{query, schema};
 
 /// Largest database that is read as a whole to see whether it is damaged, in bytes: some seconds of reading.
 const CHECKED_BYTES_MAX: u64 = 2 << 30;
@@ -67,6 +67,14 @@ impl Inspection {
     pub fn setting(&self, name: &str) -> Result<Option<Vec<u8>>, Error> {
         let read = "SELECT value FROM settings WHERE name = ?1";
         Ok(self.connection.query_row(read, [name], |row| row.get(0)).optional()?)
+    }
+
+    /// The entries of a kind with their ids.
+    ///
+    /// # Errors
+    /// Whatever the disk says; a database of an older build has none.
+    pub fn entries(&self, kind: &str) -> Result<Vec<(String, Vec<u8>)>, Error> {
+        Ok(query::entries(&self.connection, kind)?)
     }
 }
 

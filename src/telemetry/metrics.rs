@@ -217,6 +217,19 @@ impl Metrics {
         gauge.with_callback(move |seen| seen.observe(count(), &[])).build();
     }
 
+    /// From now on shows the rights that keys lack, by the account's alias and the right; `missing` tells them whenever
+    /// somebody looks.
+    pub fn rights_missing(&self, missing: impl Fn() -> Vec<(String, String)> + Send + Sync + 'static) {
+        let gauge = self.0.meter.u64_observable_gauge(names::STRIPE_RIGHTS_MISSING);
+        let observe = move |seen: &dyn AsyncInstrument<u64>| {
+            for (account, right) in missing() {
+                let account = KeyValue::new(names::LABEL_ACCOUNT, account);
+                seen.observe(1, &[account, KeyValue::new(names::LABEL_RIGHT, right)]);
+            }
+        };
+        gauge.with_description("Rights that a restricted key lacks").with_callback(observe).build();
+    }
+
     /// A webhook delivery came to its end.
     pub fn webhook(&self, result: Webhook) {
         self.0.webhooks.add(1, &[KeyValue::new(names::LABEL_RESULT, result.as_str())]);
@@ -360,6 +373,7 @@ mod tests {
         Way::ALL.into_iter().for_each(|way| metrics.resolved(way));
         metrics.unresolved(|| [("in_flight", 1), ("unknown", 2), ("needs_operator", 3)]);
         metrics.freezes(|| 4);
+        metrics.rights_missing(|| vec![("default".to_owned(), "refunds:write".to_owned())]);
         metrics.stripe_key_refused();
         metrics.events_appended(3);
         metrics.audit_dropped(|| 2);

@@ -35,6 +35,8 @@ pub const SUBSCRIBERS: &str = "tollgate.events.subscribers";
 pub const AUDIT_DROPPED: &str = "tollgate.audit.lazy_dropped";
 /// Audit records that no signed checkpoint covers yet; it stays above nought when nothing is signed any more.
 pub const AUDIT_UNSIGNED: &str = "tollgate.audit.unsigned";
+/// Rights that a restricted key of Stripe's lacks, by account and right.
+pub const STRIPE_RIGHTS_MISSING: &str = "tollgate.stripe.rights_missing";
 /// Failed operations of the store.
 pub const STORE_ERRORS: &str = "tollgate.store.errors";
 
@@ -65,6 +67,10 @@ pub const LABEL_RESULT: &str = "tollgate.result";
 pub const LABEL_STATE: &str = "tollgate.state";
 /// By which way something was found out.
 pub const LABEL_WAY: &str = "tollgate.way";
+/// Alias of a Stripe account.
+pub const LABEL_ACCOUNT: &str = "tollgate.account";
+/// A right of a key, `resource:access`.
+pub const LABEL_RIGHT: &str = "tollgate.right";
 /// Which kind of failure.
 pub const LABEL_KIND: &str = "tollgate.kind";
 

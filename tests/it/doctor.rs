@@ -15,7 +15,7 @@ use tokio::net::TcpListener;
 use tollgate::config::{self, Environment, Flags};
 use tollgate::domain::clock::SystemClock;
 use tollgate::sandbox::{Handle, Options, RestrictedKey, Sandbox};
-use tollgate::server::{self, PINNED_ACCOUNT};
+use tollgate::server;
 use tollgate::store::{Store, Terms};
 
 const SECRET_KEY: &str = "sk_test_doctor";
@@ -109,7 +109,7 @@ impl Stage {
     /// A database that a gateway of this account has left.
     async fn database(&self, account: &str) {
         let store = Store::open(&self.path("data"), Terms::default()).unwrap();
-        store.keep_setting(PINNED_ACCOUNT, account.as_bytes().to_vec()).await.unwrap();
+        store.keep_setting(&server::pinned_at("default"), account.as_bytes().to_vec()).await.unwrap();
         store.close().await;
     }
 
@@ -130,7 +130,9 @@ impl Stage {
     fn doctor(&self) -> (Value, Option<i32>) {
         let output = self.command(&["doctor", "-o", "json"]).output().unwrap();
         let said: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"));
-        assert!(!output.stdout.windows(6).any(|text| text == b"whsec_"), "no secret is shown: {said:#}");
+        for secret in [KEY, SECRET_KEY, "whsec_doctor", "whsec_environment", "not_a_webhook_secret"] {
+            assert!(!said.to_string().contains(secret), "no secret is shown: {said:#}");
+        }
         (said, output.status.code())
     }
 
@@ -262,7 +264,8 @@ async fn faults_of_files_and_ports_are_named_with_their_fix() {
     stage.mode("stripe_key", 0o644);
     stage.finds("WARN", "secret-files", "can read `stripe.key`", "chmod 600");
     stage.mode("stripe_key", 0o600);
-    stage.replace(&format!("secret_file = \"{}\"\n", stage.path("webhook_secret").display()), "");
+    let by_file = format!("[webhook]\nsecret_file = \"{}\"\n", stage.path("webhook_secret").display());
+    stage.replace(&by_file, "");
     stage.variables.push(("TOLLGATE_WEBHOOK_SECRET", "whsec_environment".to_owned()));
     stage.finds("WARN", "secret-files", "`TOLLGATE_WEBHOOK_SECRET`", "`webhook.secret_file`");
 
@@ -282,7 +285,7 @@ async fn faults_of_files_and_ports_are_named_with_their_fix() {
 async fn faults_of_the_database_are_named_with_their_fix() {
     let stage = Stage::new().await;
     stage.database("acct_1Other").await;
-    stage.finds("FAIL", "database", "belongs to the account `acct_1Other`", "use the key of that account");
+    stage.finds("FAIL", "database", "belongs to the account `acct_1Other`", "use a key of that account");
     let database = stage.path("data/tollgate.db");
     let mut bytes = fs::read(&database).unwrap();
     bytes.iter_mut().skip(4096).for_each(|byte| *byte = 0x5a);
@@ -290,6 +293,27 @@ async fn faults_of_the_database_are_named_with_their_fix() {
     stage.finds("FAIL", "database", "damaged", "restore it from a copy");
     fs::remove_file(&database).unwrap();
     stage.finds("FAIL", "database", "its database is gone", "restore it from a copy");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn faults_of_callers_and_policies_are_named_with_their_fix() {
+    let mut stage = Stage::new().await;
+    stage.finds("WARN", "callers", "may do everything", "`tollgate policy init`");
+    let policy = stage.path("policy.cedar");
+    let settings = format!(
+        "[policy]\nfiles = [\"{}\"]\n[callers.orders]\ntoken = \"token-of-the-orders\"\n\
+         [callers.forgotten]\ntoken = \"token-of-the-forgotten\"\n[listen]",
+        policy.display()
+    );
+    stage.replace("[listen]", &settings);
+    let rule =
+        |caller: &str| format!("@id(\"all\") permit(principal == Caller::\"{caller}\", action, resource);\n");
+    fs::write(&policy, rule("orders")).unwrap();
+    stage.finds("WARN", "policy", "no rule permits the caller `forgotten`", "`Caller::\"forgotten\"`");
+    fs::write(&policy, rule("ordres")).unwrap();
+    stage.finds("WARN", "policy", "names Caller::\"ordres\"", "correct the rule");
+    fs::write(&policy, "permit(principal, action, resource").unwrap();
+    stage.finds("FAIL", "policy", "policy.cedar", "tollgate policy check");
 }
 
 /// Answers everything with an account, and with a date of long ago.
@@ -337,13 +361,14 @@ async fn a_registered_endpoint_has_the_version_of_the_build_and_its_secret_verif
     let listen = config::Listen { grpc: gateway.grpc, webhook: gateway.webhook, ops: gateway.ops, ..limits };
     gateway.stop().await;
 
+    fs::remove_file(stage.path("webhook_secret")).unwrap();
     let output = stage.command(&["webhook", "register", "-o", "json", "--url", &url]).output().unwrap();
     assert!(output.status.success(), "{output:?}");
     let registered: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((&registered["api_version"], &registered["url"]), (&VERSION.into(), &url.as_str().into()));
     assert!(!String::from_utf8_lossy(&output.stdout).contains("whsec_"), "{output:?}");
     let secrets = fs::read_to_string(stage.path("webhook_secret")).unwrap();
-    assert!(secrets.starts_with("whsec_doctor,whsec_"), "it is added to those that are there");
+    assert!(secrets.starts_with("whsec_"), "a first secret makes the file");
 
     let mut settings = config::load(&flags(), &Environment::default()).unwrap();
     settings.listen = listen;
@@ -364,4 +389,28 @@ async fn a_registered_endpoint_has_the_version_of_the_build_and_its_secret_verif
     assert_eq!(stage.stripe("GET", "/v1/webhook_endpoints", "").await["data"], serde_json::json!([]));
     let mut plain = stage.command(&["webhook", "register", "--url", "http://a.example/webhooks/stripe"]);
     assert_eq!(plain.output().unwrap().status.code(), Some(65), "Stripe delivers over TLS only");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_rights_that_a_key_lacks_are_shown_while_the_gateway_serves() {
+    let stage = Stage::new().await;
+    let control = stage.sandbox.control();
+    control.set_restricted_keys(vec![RestrictedKey::without(KEY, &["dispute_write", "customer_read"])]);
+    drop(stage.command(&["doctor"]));
+    let flags = Flags { config: Some(stage.path("tollgate.toml")), values: Vec::new() };
+    let settings = config::load(&flags, &Environment::default()).unwrap();
+    let gateway = server::start(settings, Arc::new(SystemClock::new())).await.unwrap();
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let page = crate::rig::until(async || {
+        let answer = client.get(format!("http://{}/metrics", gateway.ops)).send().await.unwrap();
+        let page = String::from_utf8(answer.bytes().await.unwrap().to_vec()).unwrap();
+        page.contains("tollgate_right=").then_some(page)
+    })
+    .await;
+    let missing: Vec<&str> =
+        page.lines().filter(|line| line.starts_with("tollgate_stripe_rights_missing{")).collect();
+    assert_eq!(missing.len(), 1, "to write is to read: {missing:?}");
+    let expected = "tollgate_account=\"default\",tollgate_right=\"disputes:write\"";
+    assert!(missing[0].contains(expected), "{missing:?}");
+    gateway.stop().await;
 }

@@ -1,18 +1,21 @@
 //! Looks at the database and, where a gateway has it, at that gateway. It changes neither.
 
+use std::net::SocketAddr;
 use std::path::Path;
 
 use super::super::http;
+use super::callers;
 use super::report::Report;
 use crate::config::Config;
-use crate::server::PINNED_ACCOUNT;
+use crate::identity::{TokenRecord, token};
+use crate::server::pinned_at;
 use crate::store::{Error, Inspection};
 
 /// Whether a gateway has the folder.
-pub(super) async fn look(config: &Config, account: Option<&str>, report: &mut Report) -> bool {
+pub(super) async fn look(config: &Config, accounts: &[(&str, Option<String>)], report: &mut Report) -> bool {
     match Inspection::of(&config.data) {
         Ok(None) => report.pass("database", "there is none yet; the first start makes it"),
-        Ok(Some(seen)) => found(&seen, account, report),
+        Ok(Some(seen)) => found(config, &seen, accounts, report),
         Err(Error::Locked) => {
             report.pass("database", "a gateway has it open");
             running(config, report).await;
@@ -23,21 +26,30 @@ pub(super) async fn look(config: &Config, account: Option<&str>, report: &mut Re
     false
 }
 
-fn found(seen: &Inspection, account: Option<&str>, report: &mut Report) {
-    let pinned = match seen.setting(PINNED_ACCOUNT) {
-        Ok(pinned) => pinned.map(|id| String::from_utf8_lossy(&id).into_owned()),
-        Err(error) => {
-            report.fail("database", error.to_string(), "restore it from a copy: see docs/operations.md");
+fn found(config: &Config, seen: &Inspection, accounts: &[(&str, Option<String>)], report: &mut Report) {
+    for (alias, id) in accounts {
+        let pinned = match seen.setting(&pinned_at(alias)) {
+            Ok(pinned) => pinned.map(|id| String::from_utf8_lossy(&id).into_owned()),
+            Err(error) => {
+                report.fail("database", error.to_string(), "restore it from a copy: see docs/operations.md");
+                return;
+            }
+        };
+        if let Some((pinned, id)) = pinned.zip(id.as_ref()).filter(|(pinned, id)| pinned != *id) {
+            report.fail(
+                "database",
+                format!("`{alias}` belongs to the account `{pinned}` in it, and the key to `{id}`"),
+                "use a key of that account, or a data folder of its own for this one",
+            );
             return;
         }
-    };
-    if let (Some(pinned), Some(account)) = (&pinned, account.filter(|id| Some(*id) != pinned.as_deref())) {
-        report.fail(
-            "database",
-            format!("it belongs to the account `{pinned}`, the key to `{account}`"),
-            "use the key of that account, or a data folder of its own for this one",
-        );
-        return;
+    }
+    // A database of an older build has no place for tokens.
+    let tokens = seen.entries(token::KIND).unwrap_or_default();
+    let tokens: Vec<TokenRecord> =
+        tokens.iter().filter_map(|(_, body)| serde_json::from_slice(body).ok()).collect();
+    if !tokens.is_empty() {
+        callers::tokens(config, &tokens, report);
     }
     let checked =
         if seen.checked { "it is whole" } else { "it opens; it is too large to be read as a whole" };
@@ -60,6 +72,14 @@ fn fix(error: &Error, dir: &Path) -> String {
 /// Asks the gateway that has the folder.
 async fn running(config: &Config, report: &mut Report) {
     let address = config.listen.ops;
+    if config.tls.as_ref().is_some_and(|tls| tls.ops) {
+        // Whether the certificate is right is looked at elsewhere.
+        match tokio::net::TcpStream::connect(address).await {
+            Ok(_) => report.pass("gateway", "it runs and answers over TLS"),
+            Err(_) => gone(address, report),
+        }
+        return;
+    }
     match http::ask(&format!("http://{address}"), "GET", "/readyz", None, "").await {
         Ok((status, _)) if status.is_success() => report.pass("gateway", "it runs and is ready"),
         Ok((status, _)) => report.warn(
@@ -67,10 +87,14 @@ async fn running(config: &Config, report: &mut Report) {
             format!("it runs and is not ready (status {})", status.as_u16()),
             "wait until it has started; its log says what it waits for",
         ),
-        Err(_) => report.fail(
-            "gateway",
-            format!("a gateway has the data folder, and nothing answers on `{address}`"),
-            "use the configuration of the gateway that runs, or stop it: two gateways cannot share a folder",
-        ),
+        Err(_) => gone(address, report),
     }
+}
+
+fn gone(address: SocketAddr, report: &mut Report) {
+    report.fail(
+        "gateway",
+        format!("a gateway has the data folder, and nothing answers on `{address}`"),
+        "use the configuration of the gateway that runs, or stop it: two gateways cannot share a folder",
+    );
 }

@@ -27,7 +27,7 @@ pub(super) fn secrets(shown: &[Shown], report: &mut Report) {
     report.pass_if_nothing_else("secret-files", "nobody but their owner reads the files that hold secrets");
 }
 
-fn exposed(key: &str, file: &Path, report: &mut Report) {
+pub(super) fn exposed(key: &str, file: &Path, report: &mut Report) {
     let mode = fs::metadata(file).map(|found| found.permissions().mode() & 0o777);
     match mode {
         Ok(mode) if mode & 0o077 != 0 => report.warn(

@@ -11,7 +11,6 @@ use rustix::process::{Resource, getrlimit};
 
 use super::report::Report;
 use crate::config::Config;
-use crate::domain::limits::CONNECTIONS_MAX;
 
 /// Free bytes below which the database has no room for long, and below which it has none for a busy day.
 const FREE_BYTES_MIN: u64 = 256 << 20;
@@ -143,9 +142,9 @@ fn sync(dir: &Path, report: &mut Report) {
 }
 
 /// Looks at the limits that a process of this user begins with.
-pub(super) fn limits(report: &mut Report) {
+pub(super) fn limits(config: &Config, report: &mut Report) {
     let enough = |limit: Option<u64>, least: u64| limit.is_none_or(|limit| limit >= least);
-    let files = u64::try_from(CONNECTIONS_MAX * 3 + FILES_BESIDE).unwrap_or(u64::MAX);
+    let files = u64::try_from(config.listen.connections_max * 3 + FILES_BESIDE).unwrap_or(u64::MAX);
     let open = getrlimit(Resource::Nofile).current;
     if !enough(open, files) {
         report.warn(

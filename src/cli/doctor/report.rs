@@ -2,6 +2,8 @@
 
 use serde_json::{Value, json};
 
+use crate::domain::operation::DEFAULT_ALIAS;
+
 /// How a thing stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Level {
@@ -68,6 +70,13 @@ impl Report {
         if !self.0.iter().any(|finding| finding.check == check) {
             self.pass(check, found);
         }
+    }
+
+    /// Takes what was found about the account `alias`; the default one needs no name.
+    pub(super) fn take(&mut self, alias: &str, own: Self) {
+        let about = if alias == DEFAULT_ALIAS { String::new() } else { format!("account `{alias}`: ") };
+        let named = own.0.into_iter().map(|one| Finding { found: format!("{about}{}", one.found), ..one });
+        self.0.extend(named);
     }
 
     pub(super) fn count(&self, level: Level) -> usize {

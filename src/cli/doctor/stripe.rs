@@ -3,41 +3,92 @@
 
 use std::time::Duration;
 
+use secrecy::ExposeSecret as _;
 use tokio::time::Instant;
 
+use super::super::stripe::client;
 use super::report::Report;
-use crate::config;
+use crate::config::{self, Config};
 use crate::contract::METHODS;
+use crate::domain::account::AccountHeader;
 use crate::domain::clock::{Clock as _, SystemClock};
 use crate::domain::limits::CLOCK_DIFFERENCE_MS_MAX;
-use crate::stripe::rights::{self, Needed, Right, Standing};
+use crate::domain::operation::DEFAULT_ALIAS;
+use crate::domain::secret::Secret;
+use crate::stripe::rights::{Needed, Right, Standing, needed};
 use crate::stripe::webhook_endpoints::{EndpointError, WebhookEndpoint, needed_events, recommended_events};
-use crate::stripe::{AccountError, AccountHeader, Client, STRIPE_VERSION};
+use crate::stripe::{AccountError, Client, STRIPE_VERSION};
 
 /// How long all questions of one kind to Stripe may take.
 const WAIT: Duration = Duration::from_secs(30);
 /// A clock that is so far off is on its way to be wrong, in milliseconds; Stripe's `Date` has whole seconds.
 const CLOCK_DRIFT_MS: u64 = 10_000;
-/// Where a gateway takes webhooks; an endpoint whose URL holds it is taken for a gateway's.
+/// Where a gateway takes webhooks; an endpoint whose URL ends with it is taken for a gateway's.
 const WEBHOOK_PATH: &str = "/webhooks/stripe";
 /// Secrets of one endpoint that can be valid at once while one is rotated.
 const SECRETS_WHILE_ROTATING: usize = 2;
 
-/// Looks at everything, as far as the key allows; the account's id, if Stripe told it.
-pub(super) async fn look(client: &Client, config: &config::Config, report: &mut Report) -> Option<String> {
-    secrets(config, report);
-    let account = account(client, report).await;
-    if account.is_some() {
-        key(client, report).await;
-        endpoints(client, report).await;
-    }
-    account
+/// One account as configured.
+#[derive(Debug)]
+pub(super) struct Account<'a> {
+    pub(super) alias: &'a str,
+    keys: &'a [Secret],
+    secrets: &'a [Secret],
+    header: &'a AccountHeader,
 }
 
-fn secrets(config: &config::Config, report: &mut Report) {
-    use secrecy::ExposeSecret as _;
+/// All accounts as configured, the default first.
+pub(super) fn accounts(config: &Config) -> impl Iterator<Item = Account<'_>> {
+    let header = &AccountHeader::None;
+    let (keys, secrets) = (&config.stripe.keys, &config.webhook.secrets);
+    let others = config.accounts.iter().map(|one| Account {
+        alias: &one.alias,
+        keys: &one.keys,
+        secrets: &one.webhook_secrets,
+        header: &one.header,
+    });
+    std::iter::once(Account { alias: DEFAULT_ALIAS, keys, secrets, header }).chain(others)
+}
 
-    let secrets = &config.webhook.secrets;
+impl Account<'_> {
+    /// Looks at everything, as far as the key allows; the account's id, if Stripe told it.
+    pub(super) async fn look(&self, config: &Config, report: &mut Report) -> Option<String> {
+        secrets(self.secrets, report);
+        let settings = config::Stripe { keys: self.keys.to_vec(), ..config.stripe.clone() };
+        let client = match client(&settings) {
+            Ok(client) => client,
+            Err(error) => {
+                report.fail("account", error.to_string(), "set the key and `stripe.api_base` anew");
+                return None;
+            }
+        };
+        let id = account(&client, self.header, report).await?;
+        for key in client.one_by_one() {
+            rights(&key, self.header, report).await;
+        }
+        report.pass_if_nothing_else("key", "every right that can be tried is there");
+        endpoints(&client, self, report).await;
+        Some(id)
+    }
+
+    /// Where the gateway takes its webhooks.
+    fn path(&self) -> String {
+        if self.alias == DEFAULT_ALIAS {
+            WEBHOOK_PATH.to_owned()
+        } else {
+            format!("{WEBHOOK_PATH}/{}", self.alias)
+        }
+    }
+
+    /// How an endpoint for it is registered.
+    fn register(&self, url: &str) -> String {
+        let account =
+            if self.alias == DEFAULT_ALIAS { String::new() } else { format!(" --account {}", self.alias) };
+        format!("tollgate webhook register --url {url}{account}")
+    }
+}
+
+fn secrets(secrets: &[Secret], report: &mut Report) {
     if secrets.iter().any(|secret| !secret.expose_secret().starts_with("whsec_")) {
         report.fail(
             "webhook-secret",
@@ -55,10 +106,11 @@ fn secrets(config: &config::Config, report: &mut Report) {
     report.pass_if_nothing_else("webhook-secret", format!("{} is set", secrets.len()));
 }
 
-async fn account(client: &Client, report: &mut Report) -> Option<String> {
-    let error = match client.own_account(&AccountHeader::None, Some(Instant::now() + WAIT)).await {
+async fn account(client: &Client, header: &AccountHeader, report: &mut Report) -> Option<String> {
+    let error = match client.own_account(header, Some(Instant::now() + WAIT)).await {
         Ok(own) => {
-            report.pass("account", format!("the key belongs to `{}`, {:?} mode", own.id, client.mode()));
+            let mode = client.mode().as_str();
+            report.pass("account", format!("the key belongs to `{}`, {mode} mode", own.id));
             clock(own.date_s, report);
             return Some(own.id);
         }
@@ -66,7 +118,7 @@ async fn account(client: &Client, report: &mut Report) -> Option<String> {
     };
     let fix = match &error {
         AccountError::KeyRefused => {
-            "put a key that is valid into `stripe.key`: Dashboard, Developers, API keys; it may have been rolled"
+            "put a key that is valid into the settings: Dashboard, Developers, API keys; it may have been rolled"
         }
         AccountError::NoPermission => {
             "edit the restricted key in the Dashboard and allow it to read its account"
@@ -100,8 +152,8 @@ fn clock(stripe_s: Option<i64>, report: &mut Report) {
     }
 }
 
-async fn key(client: &Client, report: &mut Report) {
-    let needed = rights::needed(METHODS.iter().copied());
+async fn rights(client: &Client, header: &AccountHeader, report: &mut Report) {
+    let needed = needed(METHODS.iter().copied());
     if !client.is_restricted() {
         let names: Vec<_> = needed.iter().map(|needed| needed.right.to_string()).collect();
         report.warn(
@@ -111,11 +163,10 @@ async fn key(client: &Client, report: &mut Report) {
         );
         return;
     }
-    let found = client.rights(&needed, &AccountHeader::None, Some(Instant::now() + WAIT)).await;
+    let found = client.rights(&needed, header, Some(Instant::now() + WAIT)).await;
     for (needed, (right, standing)) in needed.iter().zip(&found) {
         lacking(needed, right, standing, report);
     }
-    report.pass_if_nothing_else("key", "the restricted key has every right that can be tried");
 }
 
 fn lacking(needed: &Needed, right: &Right, standing: &Standing, report: &mut Report) {
@@ -140,7 +191,7 @@ fn lacking(needed: &Needed, right: &Right, standing: &Standing, report: &mut Rep
     }
 }
 
-async fn endpoints(client: &Client, report: &mut Report) {
+async fn endpoints(client: &Client, account: &Account<'_>, report: &mut Report) {
     let endpoints = match client.webhook_endpoints(Some(Instant::now() + WAIT)).await {
         Ok(endpoints) => endpoints,
         Err(error @ EndpointError::NoPermission) => {
@@ -157,16 +208,18 @@ async fn endpoints(client: &Client, report: &mut Report) {
             return;
         }
     };
-    let ours: Vec<_> = endpoints.iter().filter(|endpoint| endpoint.url.contains(WEBHOOK_PATH)).collect();
+    let path = account.path();
+    let leads_here = |endpoint: &&WebhookEndpoint| endpoint.url.trim_end_matches('/').ends_with(&path);
+    let ours: Vec<_> = endpoints.iter().filter(leads_here).collect();
     if ours.is_empty() {
         report.fail(
             "webhook-endpoint",
-            format!("no webhook endpoint at Stripe has a URL with `{WEBHOOK_PATH}`, so no event arrives"),
-            "run `tollgate webhook register --url https://YOUR.HOST/webhooks/stripe`",
+            format!("no webhook endpoint at Stripe has a URL that ends with `{path}`, so no event arrives"),
+            format!("run `{}`", account.register(&format!("https://YOUR.HOST{path}"))),
         );
     }
     for endpoint in ours {
-        look_at(endpoint, report);
+        look_at(endpoint, account, report);
     }
     report.pass_if_nothing_else(
         "webhook-endpoint",
@@ -174,7 +227,7 @@ async fn endpoints(client: &Client, report: &mut Report) {
     );
 }
 
-fn look_at(endpoint: &WebhookEndpoint, report: &mut Report) {
+fn look_at(endpoint: &WebhookEndpoint, account: &Account<'_>, report: &mut Report) {
     let WebhookEndpoint { id, url, api_version, status, .. } = endpoint;
     if status != "enabled" {
         report.fail(
@@ -189,8 +242,8 @@ fn look_at(endpoint: &WebhookEndpoint, report: &mut Report) {
             "webhook-endpoint",
             format!("`{id}` renders events in `{version}`, this build reads `{STRIPE_VERSION}`"),
             format!(
-                "the version of an endpoint cannot be changed: run `tollgate webhook register --url {url}`, then \
-                 `tollgate webhook delete {id}`"
+                "the version of an endpoint cannot be changed: run `{}`, then `tollgate webhook delete {id}`",
+                account.register(url)
             ),
         );
     }
