@@ -153,8 +153,8 @@ fn flatten(prefix: &str, table: &toml::Table, file: &Path, layer: &mut Layer, fa
     for (name, value) in table {
         let path = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
         if let toml::Value::Table(inner) = value {
-            if inner.is_empty() {
-                // It was meant to say something, and would be forgotten in silence.
+            if inner.is_empty() && !prefix.is_empty() {
+                // Whoever is named there would be forgotten in silence.
                 faults.add(&path, "is an empty table", &format!("`{}`", file.display()));
             }
             flatten(&path, inner, file, layer, faults);

@@ -90,10 +90,10 @@ impl Gateway {
         Sight { namespace: caller.namespace.clone(), every: self.policies.judge(&question).permitted }
     }
 
-    /// Tells when who may call, or what callers may do, has changed.
+    /// Tells when this caller may not be one any more, or what callers may do has changed.
     #[must_use]
-    pub fn changes(&self) -> Changes {
-        Changes { callers: self.registry.changes(), policies: self.policies.changes() }
+    pub fn changes(&self, caller: &Caller) -> Changes {
+        Changes { callers: self.registry.changes_for(caller), policies: self.policies.changes() }
     }
 }
 

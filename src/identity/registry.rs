@@ -45,6 +45,8 @@ struct Shared {
     editing: Arc<tokio::sync::Mutex<()>>,
     /// When each API token was last shown, since the start.
     used: Mutex<HashMap<String, UnixMillis>>,
+    /// When credentials end whose callers are being answered.
+    ends: Mutex<BTreeSet<UnixMillis>>,
 }
 
 /// Who may call at one moment.
@@ -87,6 +89,7 @@ impl Registry {
             numbered: AtomicU64::new(0),
             editing: Arc::default(),
             used: Mutex::default(),
+            ends: Mutex::default(),
         };
         let registry = Self(Arc::new(shared));
         registry.replace(settings);
@@ -164,6 +167,13 @@ impl Registry {
         self.0.epoch.subscribe()
     }
 
+    /// The same for whoever goes on answering `caller`: it also moves when a credential of this caller ends by itself.
+    #[must_use]
+    pub fn changes_for(&self, caller: &Caller) -> watch::Receiver<u64> {
+        self.0.ends.lock().unwrap_or_else(PoisonError::into_inner).extend(caller.expires_ms());
+        self.changes()
+    }
+
     /// Who calls. Where no caller is configured, which the configuration allows on a loopback address alone, everybody who
     /// reaches the gateway is the caller `loopback`. A call that shows a client certificate and a bearer credential is
     /// somebody's only if both are the same caller's. It may wait for an issuer's keys.
@@ -228,7 +238,8 @@ impl Registry {
                 tokio::time::sleep(tick).await;
                 let now_ms = self.0.clock.wall();
                 let passed = |end: UnixMillis| seen_ms < end && end <= now_ms;
-                if self.state().tokens.values().filter_map(|token| token.expires_ms).any(passed) {
+                let tokens = self.state().tokens.values().filter_map(|token| token.expires_ms).any(passed);
+                if self.have_ended(now_ms) || tokens {
                     self.tell();
                 }
                 seen_ms = now_ms;
@@ -238,6 +249,13 @@ impl Registry {
             () = async { tokio::join!(keys, ends); } => {}
             () = drain.begun() => {}
         }
+    }
+
+    /// Whether a credential has ended whose caller is being answered; it is told once.
+    fn have_ended(&self, now_ms: UnixMillis) -> bool {
+        let mut ends = self.0.ends.lock().unwrap_or_else(PoisonError::into_inner);
+        let later = ends.split_off(&now_ms.saturating_add(1));
+        !std::mem::replace(&mut *ends, later).is_empty()
     }
 
     async fn by_bearer(

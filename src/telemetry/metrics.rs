@@ -376,6 +376,7 @@ mod tests {
         metrics.rights_missing(|| vec![("default".to_owned(), "refunds:write".to_owned())]);
         metrics.stripe_key_refused();
         metrics.events_appended(3);
+        metrics.stranger("missing");
         metrics.audit_dropped(|| 2);
         metrics.audit_unsigned(|| 3);
         Cut::ALL.into_iter().for_each(|why| metrics.connection_cut(Port::Grpc, why));

@@ -3,14 +3,16 @@
 
 use tollgate::domain::clock::Clock as _;
 use tollgate::proto::v1::audit_service_client::AuditServiceClient;
+use tollgate::proto::v1::event_service_client::EventServiceClient;
 use tollgate::proto::v1::refund_service_client::RefundServiceClient;
 use tollgate::proto::v1::token_service_client::TokenServiceClient;
 use tollgate::proto::v1::{
     ApiTokenState, AuditPhase, AuditRecord, CreateTokenRequest, CreateTokenResponse, ListRefundsRequest,
-    ListTokensRequest, RevokeTokenRequest, RotateTokenRequest, SearchAuditRecordsRequest,
+    ListTokensRequest, RevokeTokenRequest, RotateTokenRequest, SearchAuditRecordsRequest, SubscribeRequest,
+    SubscribeResponse, subscribe_response,
 };
 use tonic::metadata::MetadataValue;
-use tonic::{Code, Request, Status};
+use tonic::{Code, Request, Status, Streaming};
 use tonic_types::StatusExt as _;
 
 use crate::jwt::{Issuer, unsigned};
@@ -160,6 +162,52 @@ async fn a_jwt_of_a_trusted_issuer_is_its_subjects_caller() {
     issuer.publish(&issuer.key_set());
     until(async || read(&rig, &second).await.ok()).await;
     assert_eq!(refused(&rig, &first).await, "unknown_key");
+}
+
+/// An open event stream of whoever has this credential.
+async fn subscribe(rig: &Rig, credential: &str) -> Streaming<SubscribeResponse> {
+    let mut request = Request::new(SubscribeRequest::default());
+    let value = MetadataValue::try_from(format!("Bearer {credential}")).unwrap();
+    request.metadata_mut().insert("authorization", value);
+    EventServiceClient::new(rig.channel()).subscribe(request).await.unwrap().into_inner()
+}
+
+/// How a stream ends.
+async fn end_of(mut stream: Streaming<SubscribeResponse>) -> (Code, String) {
+    let status = loop {
+        match stream.message().await {
+            Ok(Some(_)) => {}
+            Ok(None) => panic!("the stream ended without a word"),
+            Err(status) => break status,
+        }
+    };
+    let metadata = status.get_details_error_info().unwrap().metadata;
+    assert!(metadata.contains_key("cursor"), "{metadata:?}");
+    (status.code(), metadata["credential"].clone())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_open_stream_ends_with_its_callers_credential_and_no_other_does() {
+    let issuer = Issuer::new(1);
+    let rig = Rig::start_with(|config| issuer.trust(config, "rig", "orders-service")).await;
+    let made = create(&rig, 0).await;
+    let now_s = rig.clock.wall() / 1_000;
+    let by_token = subscribe(&rig, &made.token).await;
+    let by_jwt = subscribe(&rig, &issuer.sign(&Issuer::claims("orders-service", now_s))).await;
+    let mut stays = subscribe(&rig, TOKEN).await;
+
+    let revoke = RevokeTokenRequest { id: made.api_token.unwrap().id, reason: "it was lost".into() };
+    TokenServiceClient::new(rig.operator()).revoke_token(revoke).await.unwrap();
+    assert_eq!(end_of(by_token).await, (Code::Unauthenticated, "revoked".into()));
+    rig.clock.advance(std::time::Duration::from_secs(631));
+    assert_eq!(end_of(by_jwt).await, (Code::Unauthenticated, "expired".into()));
+
+    rig.payment(100).await;
+    let event = until(async || match stays.message().await.unwrap().unwrap().item {
+        Some(subscribe_response::Item::Event(event)) => Some(event),
+        _ => None,
+    });
+    assert!(!event.await.id.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

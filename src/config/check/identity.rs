@@ -3,10 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use secrecy::ExposeSecret as _;
+use sha2::{Digest as _, Sha256};
 
 use super::{Reader, header_safe, non_empty, parse_name, parse_url};
 use crate::config::identity::{Algorithm, CallerConfig, IssuerConfig, KeySource, Subject};
 use crate::domain::caller::PeerName;
+use crate::domain::operation::hex;
 use crate::domain::secret::Secret;
 
 /// Shortest bearer token, in characters.
@@ -25,7 +27,9 @@ impl Reader<'_> {
         let mut seen = BTreeMap::new();
         for caller in &callers {
             let own = |what: &str| format!("callers.{}.{what}", caller.name);
-            let tokens = caller.tokens.iter().map(|token| (own("token"), token.expose_secret().to_owned()));
+            // A hash, so that no copy of a secret is left behind in memory.
+            let hash = |token: &Secret| hex(&Sha256::digest(token.expose_secret().as_bytes()));
+            let tokens = caller.tokens.iter().map(|token| (own("token"), hash(token)));
             let names = caller.certificates.iter().map(|name| (own("certificates"), name.to_string()));
             let subjects = caller.subjects.iter();
             let subjects =

@@ -123,7 +123,7 @@ fn a_value_and_a_file_for_one_secret_are_too_much() {
 
 #[test]
 fn secrets_come_from_files_without_the_line_end() {
-    let setup = Setup::empty();
+    let setup = Setup::empty().set(POLICY, "policy.cedar");
     let (key, secrets) =
         (setup.file("key", &format!("{KEY}\n")), setup.file("secrets", "whsec_one, whsec_two\n"));
     let toml = format!("[stripe]\nkey_file = \"{key}\"\n[callers.shop]\ntoken = \"0123456789abcdef\"\n");
@@ -222,6 +222,72 @@ fn one_token_cannot_be_two_callers() {
         Setup::sound().toml(toml).faults(),
         ["`callers.b.token`: holds a credential that is of `a` too"]
     );
+}
+
+const ISSUER: &str =
+    "[issuers.corp]\nissuer = \"https://idp\"\naudience = \"tollgate\"\njwks_url = \"https://idp/keys\"\n";
+
+#[test]
+fn a_caller_can_be_known_in_three_ways() {
+    let toml = format!(
+        "[callers.a]\nnamespace = \"shop\"\ngroups = [\"money\", \"all\"]\ntoken = \"0123456789abcdef,another-token-of-a\"\n\
+         certificates = [\"spiffe://example.org/ns/a\", \"dns:A.example.org\"]\njwt = \"corp:system:a\"\n{ISSUER}"
+    );
+    let config = Setup::sound().toml(&toml).load().unwrap();
+    let caller = &config.callers[0];
+    assert_eq!((caller.tokens.len(), caller.groups.len(), caller.namespace.as_str()), (2, 2, "shop"));
+    let names: Vec<_> = caller.certificates.iter().map(ToString::to_string).collect();
+    assert_eq!(names, ["spiffe://example.org/ns/a", "dns:a.example.org"]);
+    assert_eq!(
+        (caller.subjects[0].issuer.as_str(), caller.subjects[0].subject.as_str()),
+        ("corp", "system:a")
+    );
+    assert_eq!(config.issuers[0].audiences, ["tollgate"]);
+    assert_eq!(config.issuers[0].algorithms.len(), 9);
+}
+
+#[test]
+fn what_is_no_credential_is_a_fault_with_its_reason() {
+    for (toml, what) in [
+        ("[callers.a]\n", "is an empty table"),
+        ("[callers.a]\ncertificates = \"orders\"", "is neither a SPIFFE id"),
+        ("[callers.a]\ncertificates = \"spiffe://example.org\"", "is neither a SPIFFE id"),
+        ("[callers.a]\ncertificates = \"spiffe://example.org/a/../b\"", "is neither a SPIFFE id"),
+        ("[callers.a]\ncertificates = \"spiffe://Example.org/a\"", "is neither a SPIFFE id"),
+        ("[callers.a]\ncertificates = \"dns:*.example.org\"", "is neither a SPIFFE id"),
+        ("[callers.a]\njwt = \"a\"", "is not `ISSUER_NAME:SUBJECT`"),
+        ("[callers.a]\njwt = \"corp:a\"", "`issuers.corp` is not set"),
+        ("[callers.a]\ntoken = [\"0123456789abcdef\", \"0123456789abcdef\"]", "is there twice"),
+        ("[issuers.a]\nissuer = \"i\"\naudience = \"t\"", "needs either `jwks_file` or `jwks_url`"),
+        ("[issuers.a]\nissuer = \"i\"\njwks_file = \"f\"", "is required"),
+        (
+            "[issuers.a]\nissuer = \"i\"\naudience = \"t\"\njwks_url = \"http://idp/keys\"",
+            "could be forged on its way",
+        ),
+        (
+            "[issuers.a]\nissuer = \"i\"\naudience = \"t\"\njwks_file = \"f\"\nalgorithms = \"HS256\"",
+            "`HS256` is none of",
+        ),
+    ] {
+        let faults = Setup::sound().toml(toml).faults();
+        assert!(faults.iter().any(|fault| fault.contains(what)), "{toml}: {faults:?}");
+    }
+    let local = "[issuers.a]\nissuer = \"i\"\naudience = \"t\"\njwks_url = \"http://127.0.0.1:9/keys\"";
+    assert!(Setup::sound().toml(local).load().is_ok());
+}
+
+#[test]
+fn one_name_in_a_certificate_and_one_subject_mean_one_caller() {
+    let toml = format!(
+        "[callers.a]\ncertificates = \"dns:a\"\njwt = \"corp:s\"\n[callers.b]\ncertificates = \"dns:A\"\njwt = \"corp:s\"\n{ISSUER}"
+    );
+    let faults = Setup::sound().toml(&toml).faults();
+    for key in ["certificates", "jwt"] {
+        let fault = format!("`callers.b.{key}`: holds a credential that is of `a` too");
+        assert!(faults.contains(&fault), "{faults:?}");
+    }
+    let issuers = format!("{ISSUER}{}", ISSUER.replace("corp", "other"));
+    assert!(Setup::sound().toml(&issuers).faults()[0].ends_with("is that of `corp` too"));
 }
 
 #[test]

@@ -57,7 +57,7 @@ pub(in crate::grpc) async fn subscribe(
 ) -> Result<Response<SubscribeStream>, Status> {
     let context = context(&request)?;
     // Before it is judged, so that no change falls between.
-    let changes = api.gateway.changes();
+    let changes = api.gateway.changes(&context.caller);
     let opened = api.gateway.subscribe(&context, &request.into_inner().message).await;
     let stream = opened.map_err(|fault| status::of(&fault))?;
     let (sender, receiver) = mpsc::channel(STREAM_AHEAD_ITEMS_MAX);
