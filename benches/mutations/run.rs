@@ -19,6 +19,16 @@ use crate::report::Cell;
 
 const KEY: &str = "sk_test_benchmark";
 const TOKEN: &str = "token-of-the-benchmark";
+/// What the callers may do: rules of the kinds that a shop has, all of which are asked for each change.
+const POLICY: &str = r#"
+@id("the-benchmark-makes-customers")
+permit (principal == Caller::"benchmark", action in Action::"CustomerService", resource == Account::"default");
+@id("the-benchmark-refunds-up-to-500")
+permit (principal == Caller::"benchmark", action == Action::"RefundService.CreateRefund", resource)
+when { context.currency == "usd" && context.amount <= 50000 };
+@id("orders-have-a-name-of-ours")
+forbid (principal, action == Action::"CustomerService.CreateCustomer", resource) unless { context.order_id like "*-*" };
+"#;
 /// Callers that share one connection; a connection has a limit of open streams.
 const CALLERS_PER_CONNECTION: usize = 64;
 /// Changes of each caller before anything is counted.
@@ -112,11 +122,16 @@ ops = "127.0.0.1:0"
 files = ["{}"]
 [callers.benchmark]
 token = "{TOKEN}"
+[budgets.benchmark]
+callers = ["benchmark"]
+currency = "usd"
+window = "rolling_day"
+amount = 100000000
 "#,
         folder.join("data").display(),
         policy.display()
     );
-    std::fs::write(&policy, "@id(\"all\") permit (principal, action, resource);").unwrap();
+    std::fs::write(&policy, POLICY).unwrap();
     std::fs::write(&file, text).unwrap();
     let flags = Flags { config: Some(file), values: Vec::new() };
     config::load(&flags, &Environment::default()).unwrap()
