@@ -41,3 +41,4 @@ mod trouble;
 mod wait;
 mod webhook;
 mod wire;
+mod wrong_callers;

@@ -260,6 +260,7 @@ mod tests {
             operation_id: Some(REFERENCE.1.to_owned()),
             operation: Some("hash".to_owned()),
             idempotency_key: Some(key.to_owned()),
+            ..Audit::default()
         }
     }
 

@@ -35,16 +35,29 @@ pub(crate) struct Book {
 }
 
 /// One audit record, as far as it matters here.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 pub(crate) struct Audit {
     pub(crate) at_ms: i64,
     pub(crate) phase: String,
+    pub(crate) caller: String,
     pub(crate) rpc: String,
     pub(crate) order_id: Option<String>,
     pub(crate) operation_id: Option<String>,
     /// The operation's hash, which is also the stamp.
     pub(crate) operation: Option<String>,
     pub(crate) idempotency_key: Option<String>,
+    /// The rule that decided.
+    pub(crate) decision: Option<String>,
+    pub(crate) outcome: Option<Concluded>,
+    pub(crate) note: Option<String>,
+    /// How many calls it stands for, where it is a sum.
+    pub(crate) count: Option<u64>,
+}
+
+/// What came of a call by its audit record, in a word.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Concluded {
+    pub(crate) result: String,
 }
 
 /// Everything that is known at the end.

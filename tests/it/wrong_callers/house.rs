@@ -1,0 +1,265 @@
+//! A gateway process with callers of every kind, and the sandbox behind it. It is asked; it judges nothing.
+
+use std::collections::BTreeMap;
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use prost_reflect::Value;
+use tempfile::TempDir;
+use tollgate::proto::v1::admin_service_client::AdminServiceClient;
+use tollgate::proto::v1::token_service_client::TokenServiceClient;
+use tollgate::proto::v1::{
+    ApiTokenState, CreateTokenRequest, FreezeWritesRequest, ListTokensRequest, RevokeTokenRequest,
+    RotateTokenRequest, UnfreezeWritesRequest,
+};
+use tollgate::sandbox::{Fault, Handle, WebhookTarget};
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::{Channel, Endpoint};
+
+use super::call::{Came, call};
+use super::contract::Rpc;
+use super::credentials::{AUDIENCE, ISSUER, Issuer, Purse, SUBJECT, Shown, Tokens, bearer};
+use crate::crash::gateway::Gateway;
+use crate::crash::random::Random;
+use crate::crash::records::{self, Audit, Book};
+use crate::crash::{deliver_all, start_sandbox, stock};
+use crate::rig::{SECRET, TOKEN, Token, until};
+
+/// Callers by name and token: one of whom no rule speaks, one who may read, one who may do everything but is forbidden to
+/// change anything, one with a cap, one who may change its own orders only, and one whose changes are frozen.
+pub(super) const NOTHING: (&str, &str) = ("nothing", "token-of-whom-no-rule-speaks");
+pub(super) const READER: (&str, &str) = ("reader", "token-of-the-reader");
+pub(super) const INTERN: (&str, &str) = ("intern", "token-of-the-intern");
+pub(super) const CAPPED: (&str, &str) = ("capped", "token-of-the-capped-one");
+pub(super) const TENANT: (&str, &str) = ("tenant", "token-of-the-tenant");
+pub(super) const FROZEN: (&str, &str) = ("frozen", "token-of-the-frozen-one");
+/// One who may do everything and has no money left.
+pub(super) const SPENDER: (&str, &str) = ("spender", "token-of-the-spender");
+/// One who may do everything, and is frozen in the middle of it.
+pub(super) const MOVER: (&str, &str) = ("mover", "token-of-the-mover");
+/// The most that the one with a cap may move, in the smallest unit.
+pub(super) const CAP: i64 = 500;
+
+/// What the callers may do.
+const POLICY: &str = r#"
+@id("the-prover-does-everything")
+permit (principal == Caller::"prover", action, resource);
+
+@id("members-do-everything")
+permit (principal in Group::"members", action, resource);
+
+@id("readers-read")
+permit (principal in Group::"readers", action in Action::"read", resource);
+
+@id("interns-only-read")
+forbid (principal == Caller::"intern", action in [Action::"change", Action::"admin"], resource);
+
+@id("capped")
+forbid (
+  principal == Caller::"capped",
+  action in [Action::"RefundService.CreateRefund", Action::"CustomerService.CreateCustomerBalanceTransaction"],
+  resource
+) unless { context has amount && context.amount <= 500 };
+
+@id("tenants-own-orders")
+permit (principal == Caller::"tenant", action in Action::"change", resource)
+when { context.order_id like "tenant-*" };
+"#;
+
+/// What the right callers read to show that they are let in.
+const HARMLESS: &str = "/tollgate.v1.BalanceService/GetBalance";
+
+/// Everything that is attacked.
+pub(super) struct House {
+    sandbox: Handle,
+    gateway: Gateway,
+    pub(super) purse: Purse,
+    _folder: TempDir,
+}
+
+/// What is left when the gateway is gone.
+pub(super) struct Left {
+    pub(super) audit: Vec<Audit>,
+    /// How it ended and what it logged, if it did not end well.
+    pub(super) trouble: Option<String>,
+}
+
+impl House {
+    /// Starts everything; `planted` is a fault that the binary makes.
+    pub(super) async fn start(
+        binary: PathBuf,
+        planted: Option<&'static str>,
+        seed: u64,
+        rpcs: &[Rpc],
+    ) -> Self {
+        let folder = TempDir::new().unwrap();
+        let sandbox = start_sandbox(seed).await;
+        let issuer = Issuer::new();
+        let key_set = folder.path().join("jwks.json");
+        std::fs::write(&key_set, issuer.key_set()).unwrap();
+        let mut gateway = Gateway::new(binary, planted, folder.path(), sandbox.address());
+        let mut config = OpenOptions::new().append(true).open(folder.path().join("tollgate.toml")).unwrap();
+        std::fs::write(folder.path().join("policy.cedar"), POLICY).unwrap();
+        config.write_all(settings(&key_set).as_bytes()).unwrap();
+        gateway.spawn();
+        gateway.ready().await;
+        let channel =
+            Endpoint::from_shared(format!("http://{}", gateway.grpc)).unwrap().connect().await.unwrap();
+        let tokens = tokens(InterceptedService::new(channel, Token(TOKEN))).await;
+        let purse = Purse { issuer, tokens, payment: String::new(), pages: BTreeMap::new() };
+        let mut house = Self { sandbox, gateway, purse, _folder: folder };
+        house.furnish(rpcs).await;
+        house
+    }
+
+    /// Fills the house: something to list, and a caller whose changes are frozen.
+    async fn furnish(&mut self, rpcs: &[Rpc]) {
+        let control = self.sandbox.control();
+        let url = format!("http://{}/webhooks/stripe", self.gateway.webhook);
+        control.set_webhooks(vec![WebhookTarget { url, secrets: vec![SECRET.to_owned()] }]);
+        self.purse.payment.clone_from(&stock(&control).payments[0]);
+        deliver_all(&control).await;
+        self.freeze(FROZEN.0).await;
+        let channel = self.channel().await;
+        for rpc in rpcs.iter().filter(|rpc| rpc.takes("page_token") && rpc.takes("page_size")) {
+            // Twice the same choices: a place in a list is bound to its filters.
+            let (one, choices) = (("page_size", Value::I32(1)), || Random::new(1));
+            let request = rpc.request(&mut choices(), std::slice::from_ref(&one));
+            let Came::Allowed(page) = call(&channel, &rpc.path(), &bearer(TOKEN), request).await else {
+                continue;
+            };
+            if let Some(token) = rpc.answered(&page, "next_page_token") {
+                let next = rpc.request(&mut choices(), &[one, ("page_token", Value::String(token))]);
+                self.purse.pages.insert(rpc.name(), next);
+            }
+        }
+        assert!(self.purse.pages.len() > 4, "few lists go on: {:?}", self.purse.pages.keys());
+    }
+
+    /// A connection of its own.
+    pub(super) async fn channel(&self) -> Channel {
+        let address = format!("http://{}", self.gateway.grpc);
+        Endpoint::from_shared(address).unwrap().connect().await.unwrap()
+    }
+
+    async fn operator(&self) -> AdminServiceClient<InterceptedService<Channel, Token>> {
+        AdminServiceClient::new(InterceptedService::new(self.channel().await, Token(TOKEN)))
+    }
+
+    /// Freezes all changes of a caller; the freeze's name.
+    async fn freeze(&self, caller: &str) -> String {
+        let (caller, reason) = (caller.to_owned(), "for the proof".to_owned());
+        let freeze = FreezeWritesRequest { caller, reason, ..Default::default() };
+        let answer = self.operator().await.freeze_writes(freeze).await.unwrap();
+        answer.into_inner().freeze.unwrap().id
+    }
+
+    /// What a change is answered that is under way, and was not let through yet, when its caller is frozen.
+    pub(super) async fn frozen_under_way(&self, refund: &Rpc, random: &mut Random) -> Came {
+        let control = self.sandbox.control();
+        control.add_fault(Fault::parse("status:POST:/v1/refunds:status=429,times=1000").unwrap());
+        let (before, channel, path) = (control.received(), self.channel().await, refund.path());
+        let (shown, request) = (bearer(MOVER.1), refund.request(random, &[]));
+        let sending = tokio::spawn(async move { call(&channel, &path, &shown, request).await });
+        until(async || (control.received() > before).then_some(())).await;
+        let id = self.freeze(MOVER.0).await;
+        let came = sending.await.unwrap();
+        control.clear_faults();
+        let lift = UnfreezeWritesRequest { id, reason: "for the proof".to_owned() };
+        self.operator().await.unfreeze_writes(lift).await.unwrap();
+        came
+    }
+
+    /// How many changes Stripe has made.
+    pub(super) fn effects(&self) -> usize {
+        Book::read(&self.sandbox.control()).effects.len()
+    }
+
+    /// What those who may call are answered: without them, a gateway that refuses everybody would look well.
+    pub(super) async fn right_callers(&self, random: &mut Random) -> Vec<(&'static str, Came)> {
+        let channel = self.channel().await;
+        let right: [(&str, Shown); 3] = [
+            ("a configured token", bearer(TOKEN)),
+            ("a JWT", bearer(&self.purse.issuer.right(random))),
+            ("an API token", bearer(&self.purse.tokens.good)),
+        ];
+        let mut came = Vec::new();
+        for (name, shown) in right {
+            came.push((name, call(&channel, HARMLESS, &shown, vec![Vec::new()]).await));
+        }
+        came
+    }
+
+    /// Ends the gateway in peace.
+    pub(super) async fn end(mut self) -> Left {
+        let ended = self.gateway.terminate().await;
+        let log = self.gateway.log();
+        let well = ended.success() && !log.contains("panicked");
+        let (audit, _) = records::stored(&self.gateway.data()).await;
+        self.sandbox.stop().await;
+        Left { audit, trouble: (!well).then(|| format!("{ended}: {log}")) }
+    }
+}
+
+/// Makes API tokens of the caller `orders`, and ends most of them.
+async fn tokens(operator: InterceptedService<Channel, Token>) -> Tokens {
+    let mut tokens = TokenServiceClient::new(operator);
+    let mut made = Vec::new();
+    for lifetime_s in [0, 0, 1, 0] {
+        let note = "for the proof".to_owned();
+        let request = CreateTokenRequest { caller: "orders".to_owned(), lifetime_s, note };
+        let answer = tokens.create_token(request).await.unwrap().into_inner();
+        made.push((answer.token, answer.api_token.unwrap().id));
+    }
+    let [(good, _), (revoked, revoked_id), (expired, expired_id), (replaced, replaced_id)] =
+        <[_; 4]>::try_from(made).unwrap();
+    let revoke = RevokeTokenRequest { id: revoked_id, reason: "for the proof".to_owned() };
+    tokens.revoke_token(revoke).await.unwrap();
+    let rotate = RotateTokenRequest { id: replaced_id, overlap_s: 0, lifetime_s: 0 };
+    tokens.rotate_token(rotate).await.unwrap();
+    until(async || {
+        let request = ListTokensRequest { ended: true, ..Default::default() };
+        let listed = tokens.list_tokens(request).await.unwrap().into_inner().tokens;
+        let expired = listed.iter().find(|token| token.id == expired_id)?;
+        (expired.state() == ApiTokenState::Expired).then_some(())
+    })
+    .await;
+    Tokens { good, revoked, expired, replaced }
+}
+
+/// The settings of the callers and of their issuer.
+fn settings(key_set: &Path) -> String {
+    let named_caller = |((name, token), group): ((&str, &str), &str)| {
+        format!("[callers.{name}]\ntoken = \"{token}\"\ngroups = [\"{group}\"]\n")
+    };
+    let named = [
+        (NOTHING, "others"),
+        (READER, "readers"),
+        (INTERN, "members"),
+        (CAPPED, "members"),
+        (TENANT, "tenants"),
+        (FROZEN, "members"),
+        (MOVER, "members"),
+        (SPENDER, "members"),
+    ];
+    format!(
+        r#"
+{}
+[callers.orders]
+jwt = ["idp:{SUBJECT}"]
+groups = ["members"]
+[budgets.pot]
+callers = ["spender"]
+currency = "usd"
+window = "rolling_day"
+amount = 1
+[issuers.idp]
+issuer = "{ISSUER}"
+audience = "{AUDIENCE}"
+jwks_file = "{}"
+"#,
+        named.map(named_caller).concat(),
+        key_set.display()
+    )
+}
