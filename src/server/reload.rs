@@ -144,7 +144,8 @@ impl Reloader {
 
     async fn take(&self, config: Config) -> Result<Changes, Error> {
         let mut settings = self.0.settings.lock().await;
-        let changes = config.source.changes_since(&settings.source);
+        let mut changes = config.source.changes_since(&settings.source);
+        self.put_off_new_accounts(&mut changes);
         let prepared = self.prepare(&config, &settings).await?;
         if !changes.applied.is_empty() {
             self.record(&changes, &prepared).await?;
@@ -152,6 +153,18 @@ impl Reloader {
         self.put_in_place(prepared);
         *settings = config;
         Ok(changes)
+    }
+
+    /// An account that does not run yet takes none of its settings before the next start.
+    fn put_off_new_accounts(&self, changes: &mut Changes) {
+        let runs = |path: &String| {
+            let of_account = path.strip_prefix("accounts.").and_then(|rest| rest.split_once('.'));
+            of_account.is_none_or(|(alias, _)| self.0.accounts.resolve(alias).is_some())
+        };
+        let (applied, later): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut changes.applied).into_iter().partition(runs);
+        changes.applied = applied;
+        changes.awaiting_restart.extend(later);
     }
 
     /// Builds all that can be wrong before anything is exchanged.

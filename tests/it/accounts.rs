@@ -191,6 +191,36 @@ async fn an_unknown_outcome_is_looked_up_at_its_own_account_after_a_restart() {
 }
 
 #[tokio::test]
+async fn an_event_of_another_account_proves_nothing() {
+    let rig = rig().await;
+    let europe = rig.control_of(EUROPE);
+    europe.set_webhooks(Vec::new());
+    for control in [&europe, &rig.control()] {
+        control.add_fault(Fault::parse("drop_after:POST:/v1/refunds:times=1000").unwrap());
+    }
+    send(&rig, &refund("eu", &payment(&rig, "eu").await)).await.unwrap_err();
+    let unknown = known(&rig, "eu").await.unwrap();
+    // The same key and the same stamp, by whoever has the other account's key.
+    let form = format!(
+        "payment_intent={}&amount=100&metadata[tollgate_operation]={}",
+        payment(&rig, "").await,
+        unknown.stamp
+    );
+    rig.control().clear_faults();
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let url = format!("http://{}/v1/refunds", rig.stripe_address());
+    let request = client.post(url).bearer_auth(KEY).header("idempotency-key", &unknown.idempotency_key);
+    let request = request.header("content-type", "application/x-www-form-urlencoded").body(form);
+    assert_eq!(request.send().await.unwrap().status(), 200);
+    until(async || (events(&rig, "").await.len() == 1).then_some(())).await;
+    // What comes later in the log is dealt with later.
+    rig.control().add_fault(Fault::parse("drop_after:POST:/v1/refunds:times=1000").unwrap());
+    send(&rig, &refund("", &payment(&rig, "").await)).await.unwrap_err();
+    until(async || (known(&rig, "").await.unwrap().state() == OperationState::Succeeded).then_some(())).await;
+    assert_eq!(known(&rig, "eu").await.unwrap().state(), OperationState::Unknown);
+}
+
+#[tokio::test]
 async fn a_freeze_of_an_account_leaves_the_others_alone() {
     let rig = rig().await;
     let freeze = FreezeWritesRequest {

@@ -1,5 +1,7 @@
 //! What is refused, with which words, and that all of it is said at once.
 
+mod accounts;
+
 use secrecy::ExposeSecret as _;
 
 use crate::config::{ClientCertificates, Config, Environment, Faults, Flags, load};
