@@ -163,7 +163,7 @@ async fn tries_end_and_the_event_stays_undelivered() {
     stage.post("/v1/customers", "").await;
     for n in 1..=8 {
         receiver.wait(n).await;
-        while stage.handle.shared.state().kept.outbox.len() > 0 {
+        while stage.handle.accounts.own().state().kept.outbox.len() > 0 {
             tokio::task::yield_now().await;
         }
         stage.handle.control().advance(Duration::from_secs(4096));
