@@ -4,13 +4,14 @@
 //! `TOLLGATE_PROVE_SEED` brings a run's choices back.
 
 mod call;
+mod certificates;
 mod contract;
 mod credentials;
 mod house;
 mod records;
 mod wrong;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,6 +21,7 @@ use tonic::Code;
 use tonic::transport::Channel;
 
 use self::call::{Came, call};
+use self::certificates::Presents;
 use self::contract::Rpc;
 use self::house::House;
 use self::records::{Denials, denials, place};
@@ -104,7 +106,7 @@ impl Run {
         println!("seed {}", self.seed);
         let mut random = Random::new(self.seed);
         let (rpcs, wrongs) = (contract::all(), wrong::all());
-        let house = House::start(self.binary, self.planted, self.seed, &rpcs).await;
+        let house = House::start(self.binary, self.planted, &rpcs).await;
         let mut violations = right_callers(&house, &mut random).await;
         let refund = rpcs.iter().find(|rpc| rpc.name() == "RefundService.CreateRefund").unwrap();
         let came = house.frozen_under_way(refund, &mut random).await;
@@ -120,9 +122,12 @@ impl Run {
         let siege = Arc::new(Siege { house, rpcs, wrongs, pairs, seed: self.seed, attempts, next });
         let mut workers = JoinSet::new();
         for _ in 0..CONNECTIONS {
-            let channel = siege.house.channel().await;
+            let mut channels = BTreeMap::new();
+            for presents in Presents::LET_THROUGH {
+                channels.insert(presents, siege.house.connect(presents).await.unwrap());
+            }
             for _ in 0..CALLERS_PER_CONNECTION {
-                workers.spawn(Arc::clone(&siege).work(channel.clone()));
+                workers.spawn(Arc::clone(&siege).work(channels.clone()));
             }
         }
         let mut expected = Denials::new();
@@ -135,6 +140,9 @@ impl Run {
             panic!("a worker is left")
         };
         violations.extend(right_callers(&house, &mut random).await);
+        let let_in = house.refused_connections().await.into_iter();
+        let let_in = let_in.filter(|(_, came)| matches!(came, Came::Allowed(_)));
+        violations.extend(let_in.map(|(presents, came)| format!("a connection with {presents:?}: {came:?}")));
         let touched = house.effects() - effects;
         if touched > 0 {
             violations.push(format!("Stripe was touched {touched} times"));
@@ -148,7 +156,7 @@ impl Run {
 
 impl Siege {
     /// Attempts until there were enough; what has to be on record, and what went wrong.
-    async fn work(self: Arc<Self>, channel: Channel) -> (Denials, Vec<String>) {
+    async fn work(self: Arc<Self>, channels: BTreeMap<Presents, Channel>) -> (Denials, Vec<String>) {
         let (mut expected, mut violations) = (Denials::new(), Vec::new());
         loop {
             let number = self.next.fetch_add(1, Ordering::Relaxed);
@@ -162,7 +170,7 @@ impl Siege {
             let mut random = Random::new(self.seed ^ number.rotate_left(32));
             let shown = (wrong.shown)(&self.house.purse, &mut random);
             let request = (wrong.request)(rpc, &self.house.purse, &mut random);
-            let came = call(&channel, &rpc.path(), &shown, request).await;
+            let came = call(&channels[&wrong.presents], &rpc.path(), &shown, request).await;
             let (code, reason) = wrong.who.refusal();
             if came == Came::Refused(code, reason.to_owned()) {
                 *expected.entry(place(&wrong.who, &rpc.full_name())).or_default() += 1;

@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use prost_reflect::Value;
 use tempfile::TempDir;
+use tollgate::domain::clock::SystemClock;
 use tollgate::proto::v1::admin_service_client::AdminServiceClient;
 use tollgate::proto::v1::token_service_client::TokenServiceClient;
 use tollgate::proto::v1::{
@@ -15,16 +17,17 @@ use tollgate::proto::v1::{
 };
 use tollgate::sandbox::{Fault, Handle, WebhookTarget};
 use tonic::service::interceptor::InterceptedService;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 
 use super::call::{Came, call};
+use super::certificates::{Authorities, ORDERS, Presents};
 use super::contract::Rpc;
-use super::credentials::{AUDIENCE, ISSUER, Issuer, Purse, SUBJECT, Shown, Tokens, bearer};
+use super::credentials::{AUDIENCE, ISSUER, Issuer, Purse, SUBJECT, Tokens, bearer};
 use crate::crash::gateway::Gateway;
 use crate::crash::random::Random;
 use crate::crash::records::{self, Audit, Book};
-use crate::crash::{deliver_all, start_sandbox, stock};
-use crate::rig::{SECRET, TOKEN, Token, until};
+use crate::crash::{deliver_all, stock};
+use crate::rig::{self, EUROPE, EUROPE_KEY, SECRET, TOKEN, Token, until};
 
 /// Callers by name and token: one of whom no rule speaks, one who may read, one who may do everything but is forbidden to
 /// change anything, one with a cap, one who may change its own orders only, and one whose changes are frozen.
@@ -34,6 +37,8 @@ pub(super) const INTERN: (&str, &str) = ("intern", "token-of-the-intern");
 pub(super) const CAPPED: (&str, &str) = ("capped", "token-of-the-capped-one");
 pub(super) const TENANT: (&str, &str) = ("tenant", "token-of-the-tenant");
 pub(super) const FROZEN: (&str, &str) = ("frozen", "token-of-the-frozen-one");
+/// One who may do everything at one account.
+pub(super) const DOMESTIC: (&str, &str) = ("domestic", "token-of-the-domestic-one");
 /// One who may do everything and has no money left.
 pub(super) const SPENDER: (&str, &str) = ("spender", "token-of-the-spender");
 /// One who may do everything, and is frozen in the middle of it.
@@ -62,6 +67,9 @@ forbid (
   resource
 ) unless { context has amount && context.amount <= 500 };
 
+@id("domestic-stays-at-home")
+permit (principal == Caller::"domestic", action, resource == Account::"default");
+
 @id("tenants-own-orders")
 permit (principal == Caller::"tenant", action in Action::"change", resource)
 when { context.order_id like "tenant-*" };
@@ -74,6 +82,7 @@ const HARMLESS: &str = "/tollgate.v1.BalanceService/GetBalance";
 pub(super) struct House {
     sandbox: Handle,
     gateway: Gateway,
+    authorities: Authorities,
     pub(super) purse: Purse,
     _folder: TempDir,
 }
@@ -87,28 +96,19 @@ pub(super) struct Left {
 
 impl House {
     /// Starts everything; `planted` is a fault that the binary makes.
-    pub(super) async fn start(
-        binary: PathBuf,
-        planted: Option<&'static str>,
-        seed: u64,
-        rpcs: &[Rpc],
-    ) -> Self {
+    pub(super) async fn start(binary: PathBuf, planted: Option<&'static str>, rpcs: &[Rpc]) -> Self {
         let folder = TempDir::new().unwrap();
-        let sandbox = start_sandbox(seed).await;
-        let issuer = Issuer::new();
-        let key_set = folder.path().join("jwks.json");
-        std::fs::write(&key_set, issuer.key_set()).unwrap();
+        let sandbox = rig::sandbox(Arc::new(SystemClock::new())).await;
+        let (issuer, authorities) = (Issuer::new(), Authorities::new());
         let mut gateway = Gateway::new(binary, planted, folder.path(), sandbox.address());
         let mut config = OpenOptions::new().append(true).open(folder.path().join("tollgate.toml")).unwrap();
         std::fs::write(folder.path().join("policy.cedar"), POLICY).unwrap();
-        config.write_all(settings(&key_set).as_bytes()).unwrap();
+        config.write_all(settings(folder.path(), &issuer, &authorities).as_bytes()).unwrap();
         gateway.spawn();
-        gateway.ready().await;
-        let channel =
-            Endpoint::from_shared(format!("http://{}", gateway.grpc)).unwrap().connect().await.unwrap();
+        let channel = until(async || authorities.connect(gateway.grpc, Presents::Nothing).await.ok()).await;
         let tokens = tokens(InterceptedService::new(channel, Token(TOKEN))).await;
         let purse = Purse { issuer, tokens, payment: String::new(), pages: BTreeMap::new() };
-        let mut house = Self { sandbox, gateway, purse, _folder: folder };
+        let mut house = Self { sandbox, gateway, authorities, purse, _folder: folder };
         house.furnish(rpcs).await;
         house
     }
@@ -137,10 +137,14 @@ impl House {
         assert!(self.purse.pages.len() > 4, "few lists go on: {:?}", self.purse.pages.keys());
     }
 
-    /// A connection of its own.
-    pub(super) async fn channel(&self) -> Channel {
-        let address = format!("http://{}", self.gateway.grpc);
-        Endpoint::from_shared(address).unwrap().connect().await.unwrap()
+    /// A connection of its own that presents no certificate.
+    async fn channel(&self) -> Channel {
+        self.connect(Presents::Nothing).await.unwrap()
+    }
+
+    /// A connection of its own, which presents something.
+    pub(super) async fn connect(&self, presents: Presents) -> Result<Channel, tonic::transport::Error> {
+        self.authorities.connect(self.gateway.grpc, presents).await
     }
 
     async fn operator(&self) -> AdminServiceClient<InterceptedService<Channel, Token>> {
@@ -173,20 +177,37 @@ impl House {
 
     /// How many changes Stripe has made.
     pub(super) fn effects(&self) -> usize {
-        Book::read(&self.sandbox.control()).effects.len()
+        let controls = [self.sandbox.control(), self.sandbox.control_of(EUROPE).unwrap()];
+        controls.iter().map(|control| Book::read(control).effects.len()).sum()
     }
 
     /// What those who may call are answered: without them, a gateway that refuses everybody would look well.
     pub(super) async fn right_callers(&self, random: &mut Random) -> Vec<(&'static str, Came)> {
-        let channel = self.channel().await;
-        let right: [(&str, Shown); 3] = [
-            ("a configured token", bearer(TOKEN)),
-            ("a JWT", bearer(&self.purse.issuer.right(random))),
-            ("an API token", bearer(&self.purse.tokens.good)),
+        let good = || bearer(&self.purse.tokens.good);
+        let right = [
+            ("a configured token", Presents::Nothing, bearer(TOKEN)),
+            ("a JWT", Presents::Nothing, bearer(&self.purse.issuer.right(random))),
+            ("an API token", Presents::Nothing, good()),
+            ("a certificate", Presents::Orders, Vec::new()),
+            ("a certificate with its caller's token", Presents::Orders, good()),
         ];
         let mut came = Vec::new();
-        for (name, shown) in right {
+        for (name, presents, shown) in right {
+            let channel = self.connect(presents).await.unwrap();
             came.push((name, call(&channel, HARMLESS, &shown, vec![Vec::new()]).await));
+        }
+        came
+    }
+
+    /// What those come to whose certificate the handshake has to refuse, although they show a good token.
+    pub(super) async fn refused_connections(&self) -> Vec<(Presents, Came)> {
+        let mut came = Vec::new();
+        for presents in Presents::REFUSED {
+            // The client may learn of the refusal with its first call only (RFC 8446, appendix E.1.2).
+            if let Ok(channel) = self.connect(presents).await {
+                let shown = bearer(&self.purse.tokens.good);
+                came.push((presents, call(&channel, HARMLESS, &shown, vec![Vec::new()]).await));
+            }
         }
         came
     }
@@ -228,8 +249,10 @@ async fn tokens(operator: InterceptedService<Channel, Token>) -> Tokens {
     Tokens { good, revoked, expired, replaced }
 }
 
-/// The settings of the callers and of their issuer.
-fn settings(key_set: &Path) -> String {
+/// The settings of callers, issuer and certificates.
+fn settings(folder: &Path, issuer: &Issuer, authorities: &Authorities) -> String {
+    let key_set = folder.join("jwks.json");
+    std::fs::write(&key_set, issuer.key_set()).unwrap();
     let named_caller = |((name, token), group): ((&str, &str), &str)| {
         format!("[callers.{name}]\ntoken = \"{token}\"\ngroups = [\"{group}\"]\n")
     };
@@ -242,13 +265,18 @@ fn settings(key_set: &Path) -> String {
         (FROZEN, "members"),
         (MOVER, "members"),
         (SPENDER, "members"),
+        (DOMESTIC, "others"),
     ];
     format!(
         r#"
 {}
 [callers.orders]
 jwt = ["idp:{SUBJECT}"]
+certificates = ["{ORDERS}"]
 groups = ["members"]
+[accounts.eu]
+key = "{EUROPE_KEY}"
+webhook_secret = "whsec_of_the_other_account"
 [budgets.pot]
 callers = ["spender"]
 currency = "usd"
@@ -258,8 +286,9 @@ amount = 1
 issuer = "{ISSUER}"
 audience = "{AUDIENCE}"
 jwks_file = "{}"
-"#,
+{}"#,
         named.map(named_caller).concat(),
-        key_set.display()
+        key_set.display(),
+        authorities.settings(folder)
     )
 }

@@ -3,9 +3,10 @@
 use prost_reflect::Value;
 use tonic::Code;
 
+use super::certificates::Presents;
 use super::contract::{Does, Rpc};
 use super::credentials::{self, Purse, Shown, bearer};
-use super::house::{CAP, CAPPED, FROZEN, INTERN, NOTHING, READER, SPENDER, TENANT};
+use super::house::{CAP, CAPPED, DOMESTIC, FROZEN, INTERN, NOTHING, READER, SPENDER, TENANT};
 use crate::crash::random::Random;
 
 /// One way to be wrong.
@@ -14,6 +15,8 @@ pub(super) struct Wrong {
     pub(super) who: Who,
     /// At which RPCs.
     pub(super) at: fn(&Rpc, &Purse) -> bool,
+    /// What its connection presents.
+    pub(super) presents: Presents,
     /// What the call shows of itself.
     pub(super) shown: Box<dyn Fn(&Purse, &mut Random) -> Shown + Send + Sync>,
     /// What it asks for.
@@ -47,7 +50,7 @@ impl Who {
 
 /// Everybody who must not have what is asked for.
 pub(super) fn all() -> Vec<Wrong> {
-    nobodies().into_iter().chain(denied()).collect()
+    nobodies().into_iter().chain(strange_connections()).chain(denied()).collect()
 }
 
 /// Everybody whom no credential proves.
@@ -56,10 +59,34 @@ fn nobodies() -> Vec<Wrong> {
         name: kind.name,
         who: Who::Nobody(kind.cause),
         at: |_, _| true,
+        presents: Presents::Nothing,
         shown: Box::new(kind.shown),
         request: |rpc, _, random| rpc.request(random, &[]),
     };
     credentials::kinds().map(wrong).collect()
+}
+
+/// Everybody whose connection presents a certificate that does not help.
+fn strange_connections() -> Vec<Wrong> {
+    let wrong = |name, presents, cause, shown: fn() -> Shown| Wrong {
+        name,
+        who: Who::Nobody(cause),
+        at: |_, _| true,
+        presents,
+        shown: Box::new(move |_, _| shown()),
+        request: |rpc, _, random| rpc.request(random, &[]),
+    };
+    let (unknown, common) = (Presents::Unknown, Presents::CommonName);
+    let reader = || bearer(READER.1);
+    vec![
+        wrong("a certificate of another name", unknown, "unknown_certificate", Vec::new),
+        wrong("a certificate of another name with a token", unknown, "unknown_certificate", reader),
+        wrong("a certificate without names", common, "missing", Vec::new),
+        wrong("a certificate with another caller's token", Presents::Orders, "ambiguous", reader),
+        wrong("a certificate with nobody's token", Presents::Orders, "unknown_token", || {
+            bearer("nobody's-token")
+        }),
+    ]
 }
 
 /// Everybody who is known and must not.
@@ -69,6 +96,7 @@ fn denied() -> Vec<Wrong> {
         name,
         who: Who::Denied { caller, rule },
         at: |_, _| true,
+        presents: Presents::Nothing,
         shown: Box::new(move |_, _| bearer(token)),
         request: |rpc, _, random| rpc.request(random, &[]),
     };
@@ -109,6 +137,11 @@ fn denied() -> Vec<Wrong> {
             at: |rpc, _| rpc.does == Does::Changes && rpc.takes("operation"),
             request: foreign_order,
             ..wrong("an order of another caller", TENANT, DEFAULT)
+        },
+        Wrong {
+            at: |rpc, _| rpc.does != Does::Operates && rpc.takes("account"),
+            request: |rpc, _, random| rpc.request(random, &[("account", Value::String("eu".to_owned()))]),
+            ..wrong("another account", DOMESTIC, DEFAULT)
         },
         Wrong {
             who: Who::Frozen { caller: FROZEN.0 },
