@@ -12,6 +12,7 @@ mod doctor;
 mod events;
 mod failure;
 mod freezes;
+mod hardening;
 mod health;
 mod http;
 mod operations;
@@ -32,6 +33,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 
 use self::failure::{EXIT_CODES, Failure};
+use crate::config::Environment;
 
 /// A gateway between your services and Stripe: gRPC in, one audited path out, events on a stream.
 #[derive(Debug, Parser)]
@@ -101,7 +103,7 @@ enum Command {
 #[must_use]
 pub fn main(arguments: Vec<OsString>) -> ExitCode {
     let program = arguments.first().cloned().unwrap_or_default();
-    let cli = match Cli::try_parse_from(arguments) {
+    let cli = match Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,
         Err(error) => {
             // Nowhere to say it: the exit code still does.
@@ -109,19 +111,28 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(failure::USAGE));
         }
     };
+    // Before there are threads: the program may begin anew.
+    let environment = match cli.command {
+        Command::Serve(_) => hardening::environment(&arguments),
+        _ => (Environment::current(), None),
+    };
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => return failure::report(&Failure::Start(format!("no threads: {error}"))),
     };
-    match runtime.block_on(Box::pin(run(cli.command, &program))) {
+    match runtime.block_on(Box::pin(run(cli.command, &program, environment))) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure::report(&failure),
     }
 }
 
-async fn run(command: Command, program: &OsString) -> Result<(), Failure> {
+async fn run(
+    command: Command,
+    program: &OsString,
+    (environment, weakness): (Environment, Option<String>),
+) -> Result<(), Failure> {
     match command {
-        Command::Serve(arguments) => serve::run(arguments).await,
+        Command::Serve(arguments) => serve::run(arguments, environment, weakness).await,
         Command::Dev(arguments) => dev::run(arguments, program).await,
         Command::Sandbox(arguments) => sandbox::run(arguments).await,
         Command::Call(arguments) => call::run(arguments).await,

@@ -19,7 +19,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use docs::markdown;
-pub use environment::{ADDRESS_VARIABLE, CONFIG_VARIABLE, CREDENTIALS_VARIABLE, Environment, TOKEN_VARIABLE};
+pub use environment::{
+    ADDRESS_VARIABLE, CONFIG_VARIABLE, CREDENTIALS_VARIABLE, Environment, HANDED_OVER_VARIABLE,
+    TOKEN_VARIABLE,
+};
 pub use fault::{Fault, Faults, nearest};
 pub use identity::{CallerConfig, IssuerConfig};
 pub use keys::{KEYS, Key, Shape};

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use clap::Args;
 
 use super::failure::Failure;
+use super::hardening;
 use super::signal::{StopSignals, reload_signal};
 use crate::config::{self, CONFIG_VARIABLE, Environment, Flags, Loader, LogFormat};
 use crate::domain::clock::SystemClock;
@@ -64,15 +65,21 @@ impl Arguments {
     }
 }
 
-/// Runs the gateway until a signal stops it.
-pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
+/// Runs the gateway until a signal stops it; `weakness` is what could not be hidden so far.
+pub(super) async fn run(
+    arguments: Arguments,
+    environment: Environment,
+    weakness: Option<String>,
+) -> Result<(), Failure> {
+    let weaknesses = weakness.into_iter().chain(hardening::harden());
     let check = arguments.check;
-    let loader = Loader::new(arguments.flags(), Environment::current());
+    let loader = Loader::new(arguments.flags(), environment);
     let config = loader.load().config?;
     if check {
         return Ok(());
     }
     let telemetry = start_telemetry(&config.telemetry)?;
+    weaknesses.for_each(|weakness| tracing::warn!(weakness, "secrets are less safe than they could be"));
     let (mut signals, again) = (StopSignals::take(), reload_signal());
     let running = tokio::select! {
         running = server::start(config, Arc::new(SystemClock::new())) => running,

@@ -138,7 +138,7 @@ fn from_toml(flags: &Flags, environment: &Environment, all: &mut Gathered) -> La
         }
     };
     match text.parse::<toml::Table>() {
-        Ok(table) => flatten("", &table, &path, &mut layer, faults),
+        Ok(table) => flatten("", table, &path, &mut layer, faults),
         // The parser's own rendering quotes the line, which may hold a secret.
         Err(error) => {
             let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
@@ -149,17 +149,21 @@ fn from_toml(flags: &Flags, environment: &Environment, all: &mut Gathered) -> La
     layer
 }
 
-fn flatten(prefix: &str, table: &toml::Table, file: &Path, layer: &mut Layer, faults: &mut Faults) {
+/// Takes the table apart; its texts may be secrets, and are wiped.
+fn flatten(prefix: &str, table: toml::Table, file: &Path, layer: &mut Layer, faults: &mut Faults) {
     for (name, value) in table {
-        let path = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
-        if let toml::Value::Table(inner) = value {
-            if inner.is_empty() && !prefix.is_empty() {
-                // Whoever is named there would be forgotten in silence.
-                faults.add(&path, "is an empty table", &format!("`{}`", file.display()));
+        let path = if prefix.is_empty() { name } else { format!("{prefix}.{name}") };
+        let value = match value {
+            toml::Value::Table(inner) => {
+                if inner.is_empty() && !prefix.is_empty() {
+                    // Whoever is named there would be forgotten in silence.
+                    faults.add(&path, "is an empty table", &format!("`{}`", file.display()));
+                }
+                flatten(&path, inner, file, layer, faults);
+                continue;
             }
-            flatten(&path, inner, file, layer, faults);
-            continue;
-        }
+            value => value,
+        };
         let origin = format!("`{}`", file.display());
         let (path, place, shape) = match (keys::find(&path), file_key(&path)) {
             (Some(key), _) => (path, &mut layer.values, key.shape),
@@ -172,7 +176,7 @@ fn flatten(prefix: &str, table: &toml::Table, file: &Path, layer: &mut Layer, fa
             }
         };
         match text_of(value, shape) {
-            Some(text) => drop(place.insert(path, Found { text: text.into(), origin })),
+            Some(text) => drop(place.insert(path, Found { text, origin })),
             None => faults.add(&path, format!("must be {}", expected(shape)), &origin),
         }
     }
@@ -195,22 +199,28 @@ fn known_paths(given: &str) -> Vec<String> {
         .collect()
 }
 
-fn text_of(value: &toml::Value, shape: Shape) -> Option<String> {
+fn text_of(value: toml::Value, shape: Shape) -> Option<Zeroizing<String>> {
     match (value, shape) {
         (
             toml::Value::Integer(number),
             Shape::Seconds(..) | Shape::Days(..) | Shape::Count(..) | Shape::Amount,
-        ) => Some(number.to_string()),
-        (toml::Value::Boolean(set), Shape::Choice(words)) if words.contains(&"true") => Some(set.to_string()),
-        (toml::Value::Array(items), Shape::Secrets | Shape::Texts) => {
-            let whole =
-                |item: &toml::Value| item.as_str().filter(|item| !item.contains(',')).map(str::to_owned);
-            items.iter().map(whole).collect::<Option<Vec<_>>>().map(|items| items.join(","))
-        }
+        ) => Some(number.to_string().into()),
         (toml::Value::String(_), Shape::Seconds(..) | Shape::Days(..) | Shape::Count(..) | Shape::Amount) => {
             None
         }
-        (toml::Value::String(text), _) => Some(text.clone()),
+        (toml::Value::Boolean(set), Shape::Choice(words)) if words.contains(&"true") => {
+            Some(set.to_string().into())
+        }
+        (toml::Value::Array(items), Shape::Secrets | Shape::Texts) => {
+            let whole = |item| match item {
+                toml::Value::String(item) if !item.contains(',') => Some(Zeroizing::new(item)),
+                _ => None,
+            };
+            let items: Vec<_> = items.into_iter().map(whole).collect::<Option<_>>()?;
+            let texts: Vec<&str> = items.iter().map(|item| item.as_str()).collect();
+            Some(texts.join(",").into())
+        }
+        (toml::Value::String(text), _) => Some(text.into()),
         _ => None,
     }
 }
