@@ -8,6 +8,7 @@ mod fault;
 pub mod identity;
 mod keys;
 mod layers;
+mod reloaded;
 mod sample;
 mod schema;
 mod shown;

@@ -186,6 +186,8 @@ pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Running, Err
         registry: registry.clone(),
         policies: policies.clone(),
         budgets: ledger.budgets().clone(),
+        tls: tls.clone(),
+        clock: Arc::clone(&clock),
         auditor: auditor.clone(),
         metrics: metrics.clone(),
         readiness: readiness.clone(),

@@ -13,9 +13,10 @@ Settings come from, the later winning: defaults, a TOML file (`--config`, else `
 the working directory if there is one), environment variables, flags. `tollgate serve` checks them as a whole and names
 every fault at once. A setting or a `TOLLGATE_` variable that does not exist is a fault too.
 
-A secret can stand in a file of its own: `stripe.key_file = \"/run/secrets/stripe\"`, or `TOLLGATE_STRIPE_KEY_FILE`. Blanks and
-line ends at the end of the file do not count. Setting both the value and the file is a fault. There are no flags for
-secrets, because other users of a machine can read a process's arguments.
+A secret can stand in a file of its own: `stripe.key_file = \"/run/secrets/stripe\"`, or `TOLLGATE_STRIPE_KEY_FILE`, or in a
+systemd credential that is named like the key. Blanks and line ends at the end do not count. Two sources for one secret are a
+fault. There are no flags for secrets, because other users of a machine can read a process's arguments. What changes
+while the gateway runs is taken over: [secrets.md](secrets.md).
 
 ```toml
 data = \"/var/lib/tollgate\"

@@ -477,11 +477,6 @@ impl Key {
         self.path.replace('*', DEFAULT_CALLER)
     }
 
-    /// Whether it names files that are read, so that a change of theirs is one of the settings.
-    fn names_files(&self) -> bool {
-        (self.shape == Shape::File && self.path != "audit.checkpoint_file") || self.path == "policy.files"
-    }
-
     /// Whether `path` is this key; its `*` matches one part of any name.
     pub(super) fn matches(&self, path: &str) -> bool {
         let (mut own, mut given) = (self.path.split('.'), path.split('.'));
@@ -493,21 +488,6 @@ impl Key {
             }
         }
     }
-}
-
-/// Whether the value of `path` names files that are read.
-pub(super) fn names_files(path: &str) -> bool {
-    find(path).is_some_and(Key::names_files)
-}
-
-/// Keys, and beginnings of keys, that take effect while the gateway runs.
-const RELOADED: &[&str] = &["budgets.", "callers.", "issuers.", "policy.", "stripe.key", "webhook.secret"];
-
-/// Whether a change of `path` takes effect while the gateway runs; others wait for the next start.
-pub(super) fn is_reloaded(path: &str) -> bool {
-    let of_account = path.strip_prefix("accounts.").and_then(|rest| rest.split_once('.'));
-    RELOADED.iter().any(|begin| path.starts_with(begin))
-        || of_account.is_some_and(|(_, name)| ["key", "webhook_secret"].contains(&name))
 }
 
 /// The key that `path` belongs to.

@@ -13,6 +13,7 @@ use super::environment::{
 };
 use super::fault::{Faults, nearest};
 use super::keys::{self, KEYS, Key, Shape};
+use super::reloaded;
 
 /// The file that is read when none is named.
 const FILE_DEFAULT: &str = "tollgate.toml";
@@ -59,7 +60,7 @@ pub(super) fn gather(flags: &Flags, environment: &Environment) -> Gathered {
             }
         }
     }
-    let named = all.values.iter().filter(|(path, _)| keys::names_files(path));
+    let named = all.values.iter().filter(|(path, _)| reloaded::names_files(path));
     all.files.extend(named.flat_map(|(_, found)| found.text.split(',').map(|file| file.trim().into())));
     all
 }

@@ -9,7 +9,7 @@ use secrecy::zeroize::Zeroizing;
 use sha2::{Digest as _, Sha256};
 
 use super::layers::{self, Gathered};
-use super::{Config, Environment, Faults, Flags, check, keys};
+use super::{Config, Environment, Faults, Flags, check, reloaded};
 
 /// Where settings are read from: flags and environment as they were at the start, and the files that they name.
 #[derive(Clone, Debug)]
@@ -40,7 +40,7 @@ impl Loader {
         let Gathered { values, files, faults, .. } = layers::gather(&self.flags, &self.environment);
         let mut marks: BTreeMap<_, _> =
             values.iter().map(|(path, found)| (path.clone(), mark(found.text.as_bytes()))).collect();
-        for (path, found) in values.iter().filter(|(path, _)| keys::names_files(path)) {
+        for (path, found) in values.iter().filter(|(path, _)| reloaded::names_files(path)) {
             for file in found.text.split(',').flat_map(|file| inside(Path::new(file.trim()))) {
                 // What cannot be read is missing here, and said by whoever needs it.
                 if let Ok(content) = fs::read(&file).map(Zeroizing::new) {
@@ -90,7 +90,7 @@ impl Source {
     pub fn changes_since(&self, earlier: &Self) -> Changes {
         let all: BTreeSet<&String> = self.marks.keys().chain(earlier.marks.keys()).collect();
         let changed = all.into_iter().filter(|path| self.marks.get(*path) != earlier.marks.get(*path));
-        let (applied, awaiting_restart) = changed.cloned().partition(|path| keys::is_reloaded(path));
+        let (applied, awaiting_restart) = changed.cloned().partition(|path| reloaded::is_reloaded(path));
         Changes { applied, awaiting_restart }
     }
 }

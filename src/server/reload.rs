@@ -12,9 +12,11 @@ pub(super) use watch::watch;
 
 use super::accounts::{ACCOUNT_WAIT, endpoints, keys};
 use super::policies;
+use super::tls::{self, Tls};
 use crate::audit::{self, Auditor, Phase};
 use crate::config::{Budget, Changes, Config, Faults};
 use crate::domain::caller::Caller;
+use crate::domain::clock::Clock;
 use crate::gateway::{Account, Accounts};
 use crate::identity::{self, Registry};
 use crate::ledger::Budgets;
@@ -39,6 +41,12 @@ pub enum Error {
     /// The rules cannot be read or make no sense.
     #[error("`policy.files`: {0}")]
     Policy(#[from] policy::Faults),
+    /// TLS cannot be spoken with the files as they are.
+    #[error("`tls`: {0}")]
+    Tls(#[from] tls::Error),
+    /// Every port would have to be opened anew.
+    #[error("`tls`: TLS is switched on and off by a restart only")]
+    TlsSwitched,
     /// A key cannot be used.
     #[error("a Stripe key cannot be used: {0}")]
     Key(#[from] stripe::KeyError),
@@ -79,6 +87,7 @@ impl Error {
             Self::Key(_) | Self::Keys(_) => "a Stripe key".into(),
             Self::Account { alias, .. } | Self::OtherAccount { alias, .. } => format!("the key of {alias}"),
             Self::Identity(_) => "issuers".into(),
+            Self::Tls(_) | Self::TlsSwitched => "tls".into(),
             Self::Policy(_) => "policy.files".into(),
             Self::Audit(_) => "the audit log".into(),
         }
@@ -98,6 +107,8 @@ pub(super) struct Parts {
     pub(super) registry: Registry,
     pub(super) policies: Policies,
     pub(super) budgets: Budgets,
+    pub(super) tls: Option<Tls>,
+    pub(super) clock: Arc<dyn Clock>,
     pub(super) auditor: Auditor,
     pub(super) metrics: Metrics,
     pub(super) readiness: Readiness,
@@ -111,6 +122,7 @@ struct Prepared {
     identity: identity::Settings,
     policies: PolicySet,
     budgets: Vec<Budget>,
+    tls: Option<tls::Material>,
 }
 
 impl Reloader {
@@ -176,7 +188,16 @@ impl Reloader {
             identity,
             policies: policies(config)?,
             budgets: config.budgets.clone(),
+            tls: self.new_tls(config)?,
         })
+    }
+
+    fn new_tls(&self, config: &Config) -> Result<Option<tls::Material>, Error> {
+        match (&config.tls, &self.0.tls) {
+            (Some(settings), Some(_)) => Ok(Some(tls::load(settings, &self.0.clock)?)),
+            (None, None) => Ok(None),
+            (Some(_), None) | (None, Some(_)) => Err(Error::TlsSwitched),
+        }
     }
 
     /// The clients of the accounts whose keys changed; each new key is asked for its account first. An account that is
@@ -217,6 +238,9 @@ impl Reloader {
         self.0.registry.replace(prepared.identity);
         self.0.policies.replace(prepared.policies);
         self.0.budgets.replace(prepared.budgets);
+        if let (Some(tls), Some(material)) = (&self.0.tls, prepared.tls) {
+            tls.replace(material);
+        }
     }
 
     /// Puts on record which settings change, by name and never by value.

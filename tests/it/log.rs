@@ -13,7 +13,14 @@ use crate::rig::{Rig, TOKEN, operation};
 
 /// Where the lines go.
 #[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
+pub(crate) struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl Lines {
+    /// Everything that was written.
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
 
 impl Write for Lines {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
@@ -57,7 +64,7 @@ async fn each_call_has_one_line_and_no_personal_value_is_in_it() {
     customers.create_customer(Request::new(request)).await.unwrap_err();
     drop(here);
 
-    let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+    let text = lines.text();
     for hidden in ["Ada", "Grace", TOKEN, crate::rig::KEY, crate::rig::SECRET] {
         assert!(!text.contains(hidden), "`{hidden}` is in the log");
     }

@@ -32,6 +32,7 @@ mod power;
 mod prove;
 mod readme;
 mod refunds;
+mod reload;
 mod resolve;
 mod restore;
 mod rig;

@@ -124,6 +124,34 @@ fn a_value_and_a_file_for_one_secret_are_too_much() {
 }
 
 #[test]
+fn a_secret_has_one_source_wherever_it_stands() {
+    let setup = Setup::sound().toml(&format!("[stripe]\nkey = \"{KEY}\"\n"));
+    let faults = setup.faults();
+    assert_eq!(faults.len(), 1, "{faults:?}");
+    assert!(
+        faults[0].contains("is set twice, by `") && faults[0].contains("`TOLLGATE_STRIPE_KEY`"),
+        "{faults:?}"
+    );
+}
+
+#[test]
+fn a_systemd_credential_is_a_source_like_the_others_and_named_like_its_key() {
+    let folder = tempfile::tempdir().unwrap();
+    let credential = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    credential("stripe.key", &format!("{KEY}\n"));
+    credential("webhook.secret", "whsec_one\nwhsec_two\n");
+    credential("database-password", "of some other program");
+    let setup = || Setup::empty().set("CREDENTIALS_DIRECTORY", folder.path().to_str().unwrap());
+    let config = setup().load().unwrap();
+    assert_eq!((config.stripe.keys[0].expose_secret(), config.webhook.secrets.len()), (KEY, 2));
+    let faults = setup().set("TOLLGATE_STRIPE_KEY", KEY).faults();
+    assert!(faults.len() == 1 && faults[0].starts_with("`stripe.key`: is set twice"), "{faults:?}");
+    credential("webhook.secrets", "whsec_three");
+    let faults = setup().faults();
+    assert!(faults.len() == 1 && faults[0].ends_with("did you mean `webhook.secret`?"), "{faults:?}");
+}
+
+#[test]
 fn secrets_come_from_files_without_the_line_end() {
     let setup = Setup::empty().set(POLICY, "policy.cedar");
     let (key, secrets) =
