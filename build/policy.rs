@@ -101,7 +101,7 @@ fn action(service: &Service, method: &Method) -> Result<(String, String)> {
         let request = method.request();
         ordered = request.get_field_by_name("operation").is_some();
         tagged = request.get_field_by_name("metadata").is_some_and(|field| field.is_map());
-        money = stripe.has_field_by_name("money") || !super::model::numbers(stripe, "guards").is_empty();
+        money = stripe.has_field_by_name("money");
         let in_path = path_fields(&request);
         for field in request.fields().filter(|field| !flag(field, "local")) {
             attributes.extend(attribute(&field, in_path.contains(&field.name().to_owned()), money));

@@ -183,6 +183,7 @@ mod tests {
             "tollgate tokens create shop --lifetime 3x",
             "tollgate tokens revoke tok_1",
             "tollgate audit key --erase 2026-10",
+            "tollgate policy explain --caller a --action b --amount 5",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
         }
@@ -195,6 +196,7 @@ mod tests {
             "tollgate dev --ports random --json-ready --data x",
             "tollgate audit search re_1 --param email=a@b.c --phase outcome --since 2026-11-01T00:00:00Z",
             "tollgate audit export --to log.jsonl --format csv",
+            "tollgate policy explain a.cedar --caller a --action b --amount 5 --currency eur --field reason=duplicate",
             "tollgate audit verify --export - --checkpoints a --checkpoints b --key @keys",
             "tollgate sandbox --restricted-key rk_test_a=refund_write,charge_read",
             "tollgate config show --config a.toml -o json",

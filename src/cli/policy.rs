@@ -1,7 +1,6 @@
 //! `tollgate policy`: checks policies, tries them against tables of expected decisions, and says why a call would be
 //! decided as it would. It works on files and needs no gateway.
 
-use std::collections::BTreeSet;
 use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -166,7 +165,7 @@ fn check(arguments: &Check) -> Result<(), Failure> {
     let config = arguments.files.config()?;
     let paths = arguments.files.paths(config.as_ref())?;
     let set = PolicySet::parse(&policy::read(&paths)?)?;
-    let known = config.as_ref().map(known);
+    let known = config.as_ref().map(Known::of);
     let warnings = set.warnings(known.as_ref());
     for warning in &warnings {
         say(&format!("warning: {warning}"));
@@ -175,15 +174,6 @@ fn check(arguments: &Check) -> Result<(), Failure> {
         return Err(Failure::Unexpected(format!("{} warnings", warnings.len())));
     }
     write_line(&format!("{} rules, {} warnings", set.rules().count(), warnings.len()))
-}
-
-/// The names that a configuration knows.
-fn known(config: &Config) -> Known {
-    Known {
-        callers: config.callers.iter().map(|caller| caller.name.clone()).collect(),
-        groups: config.callers.iter().flat_map(|caller| caller.groups.clone()).collect(),
-        accounts: BTreeSet::from([DEFAULT_ALIAS.to_owned()]),
-    }
 }
 
 fn test(arguments: &Test) -> Result<(), Failure> {

@@ -116,7 +116,11 @@ impl Gateway {
         };
         if let Err(fault) = self.permit(context, &prepared, &mut asked, &mut audit).await {
             let path = (prepared.spec.path, prepared.path.as_str());
-            self.keep_denied(audit, &asked.operation, path, asked.params, &fault);
+            match audit.phase {
+                Phase::Denied => self.keep_denied(audit, &asked.operation, path, asked.params, &fault),
+                // Nothing tells the amount that a rule or a budget asks for.
+                _ => self.keep_refused(audit, &fault),
+            }
             return Err(fault);
         }
         let change = Change::new(context, &account, asked.spec);

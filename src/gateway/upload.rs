@@ -8,7 +8,9 @@ use sha2::{Digest as _, Sha256};
 use super::call::Gateway;
 use super::context::Context;
 use super::fault::{Fault, Reason};
-use super::prepare::Prepared;
+use super::judge::facts;
+use super::operation::operation_of;
+use super::prepare::{Prepared, prepare};
 use crate::audit::Phase;
 use crate::contract::{Method as _, Received, Sensitivity, UploadFile};
 use crate::domain::limits::{DISPUTE_EVIDENCE_BYTES_MAX, UPLOAD_BYTES_MAX};
@@ -107,6 +109,25 @@ impl Gateway {
         let line = self.line(record.rpc.clone(), context, None, record.id.clone());
         self.keep_refused(record, &fault);
         self.account_for::<()>(&line, Err(fault.clone())).err().unwrap_or(fault)
+    }
+
+    /// Judges an upload by its header, so that nobody sends a file for nothing. One that is permitted is judged again as
+    /// a whole; a header that is faulty is told so then.
+    ///
+    /// # Errors
+    /// PERMISSION_DENIED / `POLICY_DENIED`, which is on record then.
+    pub fn judge_upload(&self, context: &Context, header: &Received<UploadFileHeader>) -> Result<(), Fault> {
+        let Ok(prepared) = prepare::<UploadFile>(header, &self.accounts) else { return Ok(()) };
+        let mut record = self.record(Phase::Intent, context, UploadFile::SPEC, prepared.local.account);
+        let Err(fault) = self.judge(context, &prepared.account, facts(&prepared), &mut record) else {
+            return Ok(());
+        };
+        let reference = prepared.local.operation.cloned().unwrap_or_default();
+        let operation = operation_of(context, &prepared.account, prepared.spec, &reference);
+        let line = self.line(record.rpc.clone(), context, Some(&reference), record.id.clone());
+        let path = (prepared.spec.path, prepared.path.as_str());
+        self.keep_denied(record, &operation, path, prepared.params.pairs(), &fault);
+        self.account_for::<()>(&line, Err(fault))
     }
 
     /// Uploads one file.

@@ -6,6 +6,8 @@ use std::fmt;
 use cedar_policy::{ValidationMode, Validator};
 
 use super::set::{PolicySet, Rule};
+use crate::config::Config;
+use crate::domain::operation::DEFAULT_ALIAS;
 
 /// The names that the configuration knows.
 #[derive(Clone, Debug, Default)]
@@ -16,6 +18,20 @@ pub struct Known {
     pub groups: BTreeSet<String>,
     /// Aliases of Stripe accounts.
     pub accounts: BTreeSet<String>,
+}
+
+impl Known {
+    /// The names in these settings.
+    #[must_use]
+    pub fn of(config: &Config) -> Self {
+        Self {
+            callers: config.callers.iter().map(|caller| caller.name.clone()).collect(),
+            groups: config.callers.iter().flat_map(|caller| caller.groups.clone()).collect(),
+            accounts: std::iter::once(DEFAULT_ALIAS.to_owned())
+                .chain(config.accounts.iter().map(|account| account.alias.clone()))
+                .collect(),
+        }
+    }
 }
 
 /// Something that is probably a mistake.

@@ -12,6 +12,9 @@ use super::action::{ACTIONS, Action, Kind};
 use crate::domain::caller::Caller;
 use crate::domain::operation::Mode;
 
+/// Attributes that are known together or not at all.
+pub(super) const MONEY: [&str; 2] = ["amount", "currency"];
+
 /// Whether a caller may do something.
 #[derive(Clone, Debug)]
 pub struct Question<'a> {
@@ -43,7 +46,7 @@ pub struct Facts<'a> {
     pub order_id: &'a str,
     /// The operation of the order.
     pub operation_id: &'a str,
-    /// Amount, in the smallest unit, and currency; where they are known they win over the fields.
+    /// Amount, in the smallest unit and of either sign, and currency: of an action that moves money, where a rule asks.
     pub money: Option<(i64, &'a str)>,
     /// Fields of the request by their names at Stripe, as text.
     pub fields: Vec<(&'a str, &'a str)>,
@@ -130,14 +133,17 @@ impl Vocabulary {
 
     fn context(&self, action: &Action, facts: &Facts<'_>) -> Result<Context, String> {
         let mut pairs = BTreeMap::new();
-        for (name, kind) in action.fields {
+        // What is judged as money is what was found out, and never a field that may leave half of it out.
+        let fields = action.fields.iter().filter(|(name, _)| !(action.money && MONEY.contains(name)));
+        for (name, kind) in fields {
             let given = facts.fields.iter().find(|(given, _)| given == name);
             if let Some(value) = given.and_then(|(_, given)| value(*kind, given)) {
                 pairs.insert(*name, value);
             }
         }
         if let (Some((amount, currency)), true) = (facts.money, action.money) {
-            pairs.insert("amount", RestrictedExpression::new_long(amount));
+            // A cap is for both directions of a credit balance.
+            pairs.insert("amount", RestrictedExpression::new_long(amount.saturating_abs()));
             pairs.insert("currency", text(currency));
         }
         if action.ordered {

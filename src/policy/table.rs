@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::fault::line_of;
-use super::question::{Facts, Question, Target};
+use super::question::{Facts, MONEY, Question, Target};
 use super::set::PolicySet;
 use super::{ACTIONS, Fault, Faults};
 use crate::domain::caller::{Caller, Credential};
@@ -208,8 +208,7 @@ impl Row {
             return vec![format!("there is no action `{}`", self.action)];
         };
         let has = |name: &str| {
-            action.fields.iter().any(|(known, _)| *known == name)
-                || (action.money && ["amount", "currency"].contains(&name))
+            action.fields.iter().any(|(known, _)| *known == name) || (action.money && MONEY.contains(&name))
         };
         let given = [
             ("amount", self.amount.is_some() && !has("amount")),

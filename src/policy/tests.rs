@@ -73,6 +73,7 @@ fn a_rule_that_cannot_be_evaluated_denies() {
     let orders = caller("orders", &[]);
     let mut question = ask(&orders, "CustomerService.CreateCustomerBalanceTransaction");
     question.facts.fields = vec![("amount", "3")];
+    question.facts.money = Some((-3, "eur"));
     let decision = set.judge(&question);
     assert_eq!((decision.permitted, decision.rule().as_str()), (false, EVALUATION_ERROR));
     assert!(decision.trouble.is_some_and(|trouble| trouble.contains("large")));
@@ -153,6 +154,30 @@ fn only_rules_that_can_bear_ask_for_money() {
     assert!(!set.needs_money(&caller("orders", &[]), balance));
     assert!(set.needs_money(&caller("orders", &["night"]), balance));
     assert!(!set.needs_money(&caller("support", &["night"]), "RefundService.GetRefund"));
+}
+
+#[test]
+fn a_cap_holds_in_both_directions_and_where_nothing_is_known() {
+    let set = set(
+        "@id(\"cap\") permit(principal, action == Action::\"CustomerService.CreateCustomerBalanceTransaction\", resource)\
+                   when { context.amount <= 5000 && context.currency == \"eur\" };",
+    );
+    let support = caller("support", &[]);
+    for (money, rule) in [
+        (Some((5000, "eur")), "cap"),
+        (Some((-5000, "eur")), "cap"),
+        (Some((5001, "eur")), DEFAULT_DENY),
+        (Some((-5001, "eur")), DEFAULT_DENY),
+        (Some((i64::MIN, "eur")), DEFAULT_DENY),
+        (Some((1, "usd")), DEFAULT_DENY),
+        (None, EVALUATION_ERROR),
+    ] {
+        let mut question = ask(&support, "CustomerService.CreateCustomerBalanceTransaction");
+        // What the request says beside it does not count.
+        question.facts.fields = vec![("amount", "1"), ("currency", "eur")];
+        question.facts.money = money;
+        assert_eq!(set.judge(&question).rule(), rule, "{money:?}");
+    }
 }
 
 #[test]

@@ -104,6 +104,23 @@ async fn a_replay_is_judged_too() {
     assert_eq!(rig.refunds_made(), 1);
 }
 
+#[tokio::test]
+async fn an_amount_that_is_left_out_is_read_before_it_is_judged() {
+    let capped = NARROW.replace(
+        "context.order_id like \"10*\"",
+        "context.amount <= 500 && [\"usd\", \"eur\"].contains(context.currency)",
+    );
+    let rig = Rig::start_with(|config| std::fs::write(&config.policy_files[0], &capped).unwrap()).await;
+    let (large, small) = (rig.payment(501).await, rig.payment(500).await);
+    let mut refunds = RefundServiceClient::new(rig.wire());
+    let all_of = |payment: &str, order| CreateRefundRequest { amount: None, ..refund(payment, order) };
+    let status = refunds.create_refund(all_of(&large, "1")).await.unwrap_err();
+    assert_eq!(denial(&status).1, "default-deny");
+    let made = refunds.create_refund(all_of(&small, "2")).await.unwrap().into_inner().refund.unwrap();
+    assert_eq!(made.amount, 500);
+    assert_eq!(rig.refunds_made(), 1);
+}
+
 /// Puts other policies in force while the gateway runs.
 async fn replace(rig: &Rig, text: &str) {
     let config = rig::config(rig.stripe_address(), &rig.data);
@@ -200,4 +217,46 @@ fn a_table_notices_rules_that_permit_more() {
         let verdicts = Table::read(&path).unwrap().judge(&set);
         assert!(verdicts.iter().any(|verdict| !verdict.as_expected), "{}", path.display());
     }
+}
+
+fn tollgate(arguments: &[&str]) -> (Option<i32>, String, String) {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_tollgate"));
+    let output = command.env_clear().arg("policy").args(arguments).output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn the_command_line_checks_tests_and_explains_without_a_gateway() {
+    let examples = examples().display().to_string();
+    let (code, said, warned) = tollgate(&["check", "--strict", &examples]);
+    assert_eq!((code, warned.as_str()), (Some(0), ""), "{said}");
+    let (code, rows, _) = tollgate(&["test", &examples, "-o", "jsonl"]);
+    assert!(code == Some(0) && rows.lines().count() > 24 && !rows.contains("FAILED"), "{rows}");
+
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("policy.cedar").display().to_string();
+    assert_eq!(tollgate(&["init", &file, "--caller", "orders"]).0, Some(0));
+    assert_eq!(tollgate(&["init", &file]).0, Some(65), "what is there is not overwritten");
+    let refund =
+        ["--action", "RefundService.CreateRefund", "--amount", "5001", "--currency", "usd", "-o", "table"];
+    let explain = |who: &[&str], file: &str| tollgate(&[&["explain", file][..], who, &refund[..]].concat()).1;
+    assert!(explain(&["--caller", "orders"], &file).starts_with("permitted by `orders-may-do-everything`\n"));
+    let support = explain(&["--caller", "any", "--group", "support"], &examples);
+    assert!(support.starts_with("denied, since no rule permits it (`default-deny`)\n"), "{support}");
+    let cap = support.lines().find(|line| line.starts_with("support-refunds-up-to-50 ")).unwrap();
+    assert!(cap.contains("its conditions do not hold") && cap.contains("support.cedar:"), "{cap}");
+
+    std::fs::write(&file, "permit(principal, action);").unwrap();
+    let (code, _, error) = tollgate(&["check", &file]);
+    assert!(code == Some(78) && error.contains("policy.cedar` line 1: "), "{error}");
+    let table = folder.path().join("policy.decisions.toml");
+    std::fs::write(&file, "@id(\"all\") permit(principal, action, resource);").unwrap();
+    let row = "[[decision]]\nsays = \"reads\"\ncaller = \"a\"\naction = \"RefundService.GetRefund\"\nexpect = \"deny\"\n";
+    std::fs::write(&table, row).unwrap();
+    let (code, rows, _) = tollgate(&["test", &file, "-o", "jsonl"]);
+    assert!(code == Some(1) && rows.contains("FAILED") && rows.contains("permitted by `all`"), "{rows}");
+    std::fs::write(&table, row.replace("GetRefund", "GetRefunds")).unwrap();
+    let (code, _, error) = tollgate(&["test", &file]);
+    assert!(code == Some(78) && error.contains("there is no action `RefundService.GetRefunds`"), "{error}");
 }

@@ -3,7 +3,6 @@
 use std::fs;
 
 use super::report::Report;
-use super::stripe;
 use crate::config::Config;
 use crate::config::identity::{CallerConfig, KeySource};
 use crate::domain::caller::Caller;
@@ -40,11 +39,7 @@ pub(super) fn look(config: &Config, report: &mut Report) {
 }
 
 fn rules(config: &Config, set: &PolicySet, report: &mut Report) {
-    let known = Known {
-        callers: config.callers.iter().map(|caller| caller.name.clone()).collect(),
-        groups: config.callers.iter().flat_map(|caller| caller.groups.clone()).collect(),
-        accounts: stripe::accounts(config).map(|account| account.alias.to_owned()).collect(),
-    };
+    let known = Known::of(config);
     for warning in set.warnings(Some(&known)) {
         report.warn("policy", warning.to_string(), "correct the rule, or the name in the configuration");
     }

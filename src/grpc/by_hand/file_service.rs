@@ -9,7 +9,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::contract::Received;
 use crate::domain::limits::{UPLOAD_MS_MAX, UPLOADS_AT_ONCE_MAX};
-use crate::gateway::{Code, Fault, Reason, Retry, Upload};
+use crate::gateway::{Code, Context, Fault, Reason, Retry, Upload};
 use crate::grpc::api::{Api, context};
 use crate::grpc::status;
 use crate::proto::v1::upload_file_request::Part;
@@ -28,10 +28,11 @@ pub(in crate::grpc) async fn upload_file(
     let _place = api.uploads.try_acquire().map_err(|_| refused(full()))?;
     let latest = Instant::now() + Duration::from_millis(UPLOAD_MS_MAX);
     let deadline = context.deadline.map_or(latest, |deadline| deadline.min(latest));
-    let gathered = timeout_at(deadline, gather(request.into_inner())).await;
+    let gathered = timeout_at(deadline, gather(api, &context, request.into_inner())).await;
     let upload = gathered.unwrap_or_else(|_| Err(too_slow().into()));
     let upload = upload.map_err(|unfit| match unfit {
         Unfit::Refused(fault) => refused(*fault),
+        Unfit::Denied(fault) => status::of(&fault),
         Unfit::Broken(status) => {
             // The answer is the transport's; the record says that there was a call.
             api.gateway.refuse_upload(&context, None, broken_off());
@@ -46,6 +47,8 @@ pub(in crate::grpc) async fn upload_file(
 enum Unfit {
     /// The gateway refuses it.
     Refused(Box<Fault>),
+    /// No policy permits it, which is on record already.
+    Denied(Box<Fault>),
     /// It broke off, or the transport refuses it.
     Broken(Status),
 }
@@ -62,9 +65,15 @@ impl From<Status> for Unfit {
     }
 }
 
-/// All of an upload, header and bytes.
-async fn gather(mut stream: Streaming<Received<UploadFileRequest>>) -> Result<Upload, Unfit> {
-    let mut upload = Upload::begin(header(&mut stream).await?)?;
+/// All of an upload, header and bytes; the bytes only of a caller that may send them.
+async fn gather(
+    api: &Api,
+    context: &Context,
+    mut stream: Streaming<Received<UploadFileRequest>>,
+) -> Result<Upload, Unfit> {
+    let header = header(&mut stream).await?;
+    api.gateway.judge_upload(context, &header).map_err(|fault| Unfit::Denied(Box::new(fault)))?;
+    let mut upload = Upload::begin(header)?;
     while let Some(part) = stream.message().await? {
         upload.add(&chunk(part)?)?;
     }

@@ -234,8 +234,6 @@ fn asked() -> impl Strategy<Value = Asked> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
-
     #[test]
     fn the_engine_decides_as_a_plain_reading_does(
         rules in prop::collection::vec(plain(), 0..6),
@@ -257,10 +255,11 @@ proptest! {
                 },
                 facts: Facts {
                     order_id: asked.order,
+                    operation_id: "",
                     fields: vec![("amount", &amount), ("currency", asked.currency)],
                     metadata: asked.tags.iter().map(|tag| (*tag, "1")).collect(),
                     event_type: asked.event,
-                    ..Facts::default()
+                    money: Some((asked.amount, asked.currency)),
                 },
             };
             let decision = set.judge(&question);
