@@ -12,6 +12,7 @@
 
 mod accounts;
 mod audit;
+mod canary;
 mod commands;
 mod conformance;
 mod crash;

@@ -28,9 +28,16 @@ const CALLER_SPAN: &str = "b7ad6b7169203331";
 
 /// Keeps what it is sent.
 #[derive(Clone, Default)]
-struct Collector {
+pub(crate) struct Collector {
     spans: Arc<Mutex<Vec<Span>>>,
     resources: Arc<Mutex<Vec<HashMap<String, String>>>>,
+}
+
+impl Collector {
+    /// Everything that it was sent, as text.
+    pub(crate) fn text(&self) -> String {
+        format!("{:?} {:?}", self.spans.lock().unwrap(), self.resources.lock().unwrap())
+    }
 }
 
 #[tonic::async_trait]
@@ -65,7 +72,7 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-async fn collector() -> (Collector, String) {
+pub(crate) async fn collector() -> (Collector, String) {
     let collector = Collector::default();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
