@@ -12,6 +12,7 @@
 
 mod accounts;
 mod audit;
+mod budgets;
 mod canary;
 mod commands;
 mod conformance;

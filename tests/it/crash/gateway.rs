@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
+use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
@@ -78,6 +79,12 @@ log = "warn"
         std::fs::write(&policy, "@id(\"all\") permit (principal, action, resource);").unwrap();
         std::fs::write(folder.join("tollgate.toml"), text).unwrap();
         Self { binary, planted, folder: folder.to_owned(), grpc, webhook, child: None, kills: 0 }
+    }
+
+    /// Adds settings; before the first start.
+    pub(crate) fn configure(&self, more: &str) {
+        let file = OpenOptions::new().append(true).open(self.folder.join("tollgate.toml"));
+        file.unwrap().write_all(more.as_bytes()).unwrap();
     }
 
     /// The running process.
