@@ -136,9 +136,9 @@ impl fmt::Display for PeerName {
 }
 
 /// What a client certificate says about its holder, read once the TLS handshake has proved that it is theirs.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PeerNames {
-    /// The names; never empty.
+    /// The names; none where the certificate names nobody, which no token beside it makes good.
     pub sans: Vec<PeerName>,
     /// When the certificate ends, in seconds since the Unix epoch.
     pub not_after_s: i64,

@@ -26,7 +26,7 @@ pub enum Error {
 /// The names in a certificate that the handshake has verified. The common name does not count (RFC 9525 section 2).
 ///
 /// # Errors
-/// When the certificate names nobody; the connection is then one without a certificate.
+/// When the certificate names nobody.
 pub fn names(der: &[u8]) -> Result<PeerNames, Error> {
     let (rest, certificate) = X509Certificate::from_der(der).map_err(|_| Error::Unreadable)?;
     let extension = certificate.subject_alternative_name().map_err(|_| Error::Unreadable)?;

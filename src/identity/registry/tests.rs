@@ -170,6 +170,8 @@ async fn two_credentials_are_one_callers_or_nobodys() {
         setup.certificate(&names(&[spiffe("nobody")]), Some(ORDERS)).await,
         Err(Stranger::UnknownCertificate)
     );
+    let nameless = PeerNames::default();
+    assert_eq!(setup.certificate(&nameless, Some(ORDERS)).await, Err(Stranger::UnknownCertificate));
 
     let mut moved = settings(&setup.folder);
     let taken = moved.callers[0].certificates.remove(0);

@@ -116,13 +116,13 @@ async fn protocol<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     }
 }
 
-/// The names that the peer may go by.
+/// The names that the peer may go by, if it presented a certificate.
 fn names(chain: &[CertificateDer<'static>], address: SocketAddr) -> Option<Arc<PeerNames>> {
     let names = certificate::names(chain.first()?);
-    if let Err(error) = &names {
+    Some(Arc::new(names.unwrap_or_else(|error| {
         tracing::debug!(%error, %address, "a client certificate names nobody");
-    }
-    names.ok().map(Arc::new)
+        PeerNames::default()
+    })))
 }
 
 /// Drives a connection. It is asked to leave when the gateway ends, when it is old and when another needs its place, and
