@@ -294,3 +294,6 @@ impl Use {
 fn left(budget: &Budget, spent: i128) -> i128 {
     (i128::from(budget.amount) - spent).max(0)
 }
+
+#[cfg(test)]
+mod tests;
