@@ -163,78 +163,26 @@ pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Running, Err
     let tls = ports::tls(&config, &clock, &metrics)?;
     let store = Store::open(&config.data, TERMS)?;
     show_dropped(&metrics, store.clone());
-    let registry = callers::registry(&config, &store, &clock).await?;
-    let (accounts, clock_is_right) = accounts::open(&config, &store, clock.as_ref(), &metrics).await?;
-    let account_id = accounts.default_account().id.clone();
-    let (new_endpoints, endpoints) = watch::channel(accounts::endpoints(&config, &accounts));
-    planted::point("start-account");
-    let feed = Feed::new(store.clone(), Arc::clone(&clock), config.feed.checkpoint_interval);
-    let key = HashKey::new(store.secret(HASH_KEY).await?);
-    let auditor = Auditor::open(store.clone(), Arc::clone(&clock), config.audit.retention_days).await?;
     let strangers = Strangers::default();
-    let (audit_log, notarized) = audit_log::start(&config, &store, &auditor, &strangers, &metrics).await?;
-    let open_changes = Arc::new(Semaphore::new(CHANGES_AT_ONCE_MAX as usize));
     let (trigger, drain) = Drain::channel();
+    let (gateway, audit_log) = gateway(&config, &clock, &store, (&metrics, &strangers, &drain)).await?;
+    let (new_endpoints, endpoints) = watch::channel(accounts::endpoints(&config, &gateway.accounts));
     let readiness = ops::Readiness::default();
-    let policies = Policies::new(policies(&config)?);
-    let ledger = Ledger::new(store.clone(), Arc::clone(&clock), key)
-        .forgetful(forgot(&notarized))
-        .with_budgets(config.budgets.clone());
-    let reloader = Reloader::new(Parts {
-        accounts: accounts.clone(),
-        endpoints: new_endpoints,
-        registry: registry.clone(),
-        policies: policies.clone(),
-        budgets: ledger.budgets().clone(),
-        tls: tls.clone(),
-        clock: Arc::clone(&clock),
-        auditor: auditor.clone(),
-        metrics: metrics.clone(),
-        readiness: readiness.clone(),
-        settings: Mutex::new(config.clone()),
-    });
-    let gateway = Gateway {
-        ledger,
-        accounts,
-        auditor,
-        notarized,
-        store: store.clone(),
-        feed: feed.clone(),
-        clock: Arc::clone(&clock),
-        freezes: frozen(&store, &metrics).await?,
-        metrics: metrics.clone(),
-        open_changes: Arc::clone(&open_changes),
-        guards: config.guards,
-        waits: Arc::new(Semaphore::new(WAITS_AT_ONCE_MAX)),
-        drain: drain.clone(),
-        registry: registry.clone(),
-        policies,
-    };
-    recover(&gateway.ledger, clock_is_right).await?;
-    let gateway = Arc::new(gateway);
-    show_unresolved(&metrics, gateway.ledger.clone());
+    let reloader = reloader(&gateway, &config, new_endpoints, (&tls, &readiness));
     let api = Api {
         gateway: Arc::clone(&gateway),
         drain: drain.clone(),
         uploads: Arc::new(Semaphore::new(UPLOADS_AT_ONCE_MAX)),
     };
-    let door = DoorLayer::new(registry.clone(), Arc::clone(&clock), strangers, metrics.clone());
-    let router = router::grpc(api, door, drain.clone()).await?;
-    let mut tasks = JoinSet::new();
-    tasks.spawn(rights::watch(
-        gateway.accounts.clone(),
-        gateway.policies.clone(),
-        metrics.clone(),
-        drain.clone(),
-    ));
-    tasks.spawn(registry.run(drain.clone()));
-    tasks.spawn(Resolver::new(Arc::clone(&gateway)).run(drain.clone()));
-    tasks.spawn(Settler::new(gateway).run(drain.clone()));
+    let registry = gateway.registry.clone();
+    let door = DoorLayer::new(registry, Arc::clone(&clock), strangers, metrics.clone());
+    let feed = gateway.feed.clone();
     let routers = Routers {
-        grpc: router,
+        grpc: router::grpc(api, door, drain.clone()).await?,
         webhook: webhook::router(webhook::Options { feed, endpoints, clock, metrics: metrics.clone() }),
         ops: ops::router(metrics.clone(), readiness.clone()),
     };
+    let mut tasks = background(&gateway);
     sockets.serve(
         routers,
         &Common { config: &config, tls: tls.as_ref(), drain: drain.clone(), metrics },
@@ -246,17 +194,89 @@ pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Running, Err
         grpc: addresses.grpc,
         webhook: addresses.webhook,
         ops: addresses.ops,
-        account: account_id,
+        account: gateway.accounts.default_account().id.clone(),
         tls,
         store,
         trigger,
         readiness,
         tasks,
-        open_changes,
+        open_changes: Arc::clone(&gateway.open_changes),
         audit_log,
         reloader,
         drain,
     })
+}
+
+/// The pipeline with everything it needs, knowing what an earlier start left, and what signs the audit log.
+async fn gateway(
+    config: &Config,
+    clock: &Arc<dyn Clock>,
+    store: &Store,
+    (metrics, strangers, drain): (&Metrics, &Strangers, &Drain),
+) -> Result<(Arc<Gateway>, AuditLog), Error> {
+    let registry = callers::registry(config, store, clock).await?;
+    let (accounts, clock_is_right) = accounts::open(config, store, clock.as_ref(), metrics).await?;
+    planted::point("start-account");
+    let key = HashKey::new(store.secret(HASH_KEY).await?);
+    let auditor = Auditor::open(store.clone(), Arc::clone(clock), config.audit.retention_days).await?;
+    let (audit_log, notarized) = audit_log::start(config, store, &auditor, strangers, metrics).await?;
+    let ledger = Ledger::new(store.clone(), Arc::clone(clock), key)
+        .forgetful(forgot(&notarized))
+        .with_budgets(config.budgets.clone());
+    let gateway = Gateway {
+        ledger,
+        accounts,
+        auditor,
+        notarized,
+        store: store.clone(),
+        feed: Feed::new(store.clone(), Arc::clone(clock), config.feed.checkpoint_interval),
+        clock: Arc::clone(clock),
+        freezes: frozen(store, metrics).await?,
+        metrics: metrics.clone(),
+        open_changes: Arc::new(Semaphore::new(CHANGES_AT_ONCE_MAX as usize)),
+        guards: config.guards,
+        waits: Arc::new(Semaphore::new(WAITS_AT_ONCE_MAX)),
+        drain: drain.clone(),
+        registry,
+        policies: Policies::new(policies(config)?),
+    };
+    recover(&gateway.ledger, clock_is_right).await?;
+    show_unresolved(metrics, gateway.ledger.clone());
+    Ok((Arc::new(gateway), audit_log))
+}
+
+/// What takes new settings for the gateway.
+fn reloader(
+    gateway: &Gateway,
+    config: &Config,
+    endpoints: watch::Sender<webhook::Endpoints>,
+    (tls, readiness): (&Option<Tls>, &ops::Readiness),
+) -> Reloader {
+    Reloader::new(Parts {
+        accounts: gateway.accounts.clone(),
+        endpoints,
+        registry: gateway.registry.clone(),
+        policies: gateway.policies.clone(),
+        budgets: gateway.ledger.budgets().clone(),
+        tls: tls.clone(),
+        clock: Arc::clone(&gateway.clock),
+        auditor: gateway.auditor.clone(),
+        metrics: gateway.metrics.clone(),
+        readiness: readiness.clone(),
+        settings: Mutex::new(config.clone()),
+    })
+}
+
+/// What the gateway does without being asked.
+fn background(gateway: &Arc<Gateway>) -> JoinSet<()> {
+    let (accounts, policies) = (gateway.accounts.clone(), gateway.policies.clone());
+    let (metrics, drain) = (gateway.metrics.clone(), gateway.drain.clone());
+    let mut tasks = JoinSet::new();
+    tasks.spawn(rights::watch(accounts, policies, metrics, drain.clone()));
+    tasks.spawn(gateway.registry.clone().run(drain.clone()));
+    tasks.spawn(Resolver::new(Arc::clone(gateway)).run(drain.clone()));
+    tasks.spawn(Settler::new(Arc::clone(gateway)).run(drain));
+    tasks
 }
 
 /// Learns what an earlier start left unresolved.

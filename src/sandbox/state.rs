@@ -236,7 +236,7 @@ impl State {
         }
         let id = self.new_id("evt");
         let targets = outbox::targets(self, event);
-        let mut event = json!({
+        let event = json!({
             "id": id,
             "object": "event",
             "api_version": self.api_version,
@@ -247,10 +247,11 @@ impl State {
             "request": {"id": self.cause.request_id, "idempotency_key": self.cause.idempotency_key},
             "type": event,
         });
+        let mut event = object::from(event);
         if self.connected {
-            event["account"] = json!(self.account_id);
+            event.insert("account".to_owned(), json!(self.account_id));
         }
-        self.insert(object::from(event));
+        self.insert(event);
         outbox::add(self, &id, targets);
     }
 

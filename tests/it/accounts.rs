@@ -235,6 +235,27 @@ async fn a_freeze_of_an_account_leaves_the_others_alone() {
 }
 
 #[tokio::test]
+async fn nobody_freezes_an_account_by_a_right_at_another() {
+    let rig = Rig::start_with(|config| {
+        accounts(config);
+        let text = "@id(\"some\") permit (principal == Caller::\"operator\", action, resource)\n\
+                    when { resource == Account::\"default\" || resource == Account::\"eu\" };\n";
+        let file = config.data.parent().unwrap().join("some.cedar");
+        std::fs::write(&file, text).unwrap();
+        config.policy_files = vec![file];
+    })
+    .await;
+    let mut admin = AdminServiceClient::new(rig.operator());
+    let mut freeze = async |account: &str| {
+        let account = account.to_owned();
+        let request = FreezeWritesRequest { account, reason: "to try".to_owned(), ..Default::default() };
+        admin.freeze_writes(request).await.map(drop).map_err(|status| status.code())
+    };
+    assert_eq!((freeze("eu").await, freeze("").await), (Ok(()), Err(Code::PermissionDenied)));
+    assert_eq!(freeze("shop").await, Err(Code::PermissionDenied));
+}
+
+#[tokio::test]
 async fn an_account_takes_new_keys_of_its_own_and_no_others() {
     let rig = rig().await;
     let with_key = |key: &str| {

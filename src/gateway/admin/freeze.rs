@@ -2,6 +2,7 @@
 
 use prost_types::Timestamp;
 
+use super::super::accounts::Account;
 use super::super::call::Gateway;
 use super::super::context::Context;
 use super::super::fault::{Code, Fault, Reason, Retry};
@@ -11,6 +12,7 @@ use super::Errand;
 use crate::contract::{self, Params, Sensitivity, Violations};
 use crate::domain::limits::FREEZES_MAX;
 use crate::domain::operation::Mode;
+use crate::policy::Facts;
 use crate::proto::v1::{
     self, FreezeWritesRequest, FreezeWritesResponse, ListFreezesRequest, ListFreezesResponse,
     UnfreezeWritesRequest, UnfreezeWritesResponse,
@@ -47,6 +49,7 @@ impl Gateway {
         }
         let work = async |errand: &mut Errand| {
             let freeze = self.asked_freeze(context, request, errand)?;
+            self.judge_scope(context, &freeze, errand)?;
             self.freeze(&freeze, errand).await?;
             tracing::warn!(freeze = freeze.id, scope = freeze.scope(), by = freeze.by, "changes are frozen");
             Ok(self.freeze_message(&freeze))
@@ -68,7 +71,7 @@ impl Gateway {
         params.push("reason", request.reason.as_str(), Sensitivity::Public);
         let work = async |errand: &mut Errand| {
             checked(Violations::of(request))?;
-            let freeze = self.unfreeze(&request.id, errand).await?;
+            let freeze = self.unfreeze(context, &request.id, errand).await?;
             tracing::warn!(freeze = freeze.id, by = context.caller.name, "a freeze was lifted");
             Ok(self.freeze_message(&freeze))
         };
@@ -125,6 +128,18 @@ impl Gateway {
         })
     }
 
+    /// Judges the call at each account that the freeze stops: whoever may act on one of them may not stop the others, nor
+    /// let them go.
+    fn judge_scope(&self, context: &Context, freeze: &Freeze, errand: &mut Errand) -> Result<(), Fault> {
+        let is_stopped = |account: &Account| {
+            freeze.account.as_ref().is_none_or(|(id, mode)| (id, *mode) == (&account.id, account.mode))
+        };
+        for account in self.accounts.all().filter(|account| is_stopped(account)) {
+            self.judge(context, account, Facts::default(), &mut errand.record)?;
+        }
+        Ok(())
+    }
+
     /// Holds from before it is durable: between the two, a change would slip through.
     async fn freeze(&self, freeze: &Freeze, errand: &mut Errand) -> Result<(), Fault> {
         let _turn = self.freezes.turn.lock().await;
@@ -149,10 +164,11 @@ impl Gateway {
     }
 
     /// Holds until its end is durable.
-    async fn unfreeze(&self, id: &str, errand: &mut Errand) -> Result<Freeze, Fault> {
+    async fn unfreeze(&self, context: &Context, id: &str, errand: &mut Errand) -> Result<Freeze, Fault> {
         let _turn = self.freezes.turn.lock().await;
         let freeze = self.freezes.list().iter().find(|freeze| freeze.id == id).cloned();
         let freeze = freeze.ok_or_else(|| not_found(id))?;
+        self.judge_scope(context, &freeze, errand)?;
         let kept = self.store.commit(batch(id, None, errand)?).await;
         kept.map_err(|error| outcome::store_down(&error, "the freeze holds on"))?;
         errand.kept = true;
