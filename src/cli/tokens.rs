@@ -113,7 +113,9 @@ pub(super) async fn run(command: Command) -> Result<(), Failure> {
             let answer = ask(&common, "RevokeToken", json!({"id": id, "reason": reason})).await?;
             let mut output = common.output.open();
             match output.format() {
-                Format::Table => output.table(COLUMNS, &[readable(answer["api_token"].clone())]),
+                Format::Table => {
+                    output.table(COLUMNS, &[readable(answer.get("api_token").cloned().unwrap_or_default())])
+                }
                 Format::Json | Format::Jsonl => output.value(&answer),
             }
         }
