@@ -8,9 +8,10 @@ test:
 prove:
     scripts/prove all
 
-# Changes per second, durable and not, into docs/benchmarks.md.
+# Changes per second, durable and not, and what an attack costs others, into docs/.
 bench:
     cargo bench --bench mutations -- --write
+    cargo bench --bench door -- --write
 
 # The quick look while writing.
 check:

@@ -23,6 +23,7 @@ mod sandbox;
 mod serve;
 mod signal;
 mod stripe;
+mod tls;
 mod tokens;
 mod webhook;
 

@@ -22,7 +22,7 @@ use std::time::Duration;
 pub use docs::markdown;
 pub use environment::{
     ADDRESS_VARIABLE, CONFIG_VARIABLE, CREDENTIALS_VARIABLE, Environment, HANDED_OVER_VARIABLE,
-    TOKEN_VARIABLE,
+    TLS_CA_VARIABLE, TLS_CERT_VARIABLE, TLS_KEY_VARIABLE, TOKEN_VARIABLE,
 };
 pub use fault::{Fault, Faults, nearest};
 pub use identity::{CallerConfig, IssuerConfig};

@@ -12,6 +12,7 @@ use tonic::{Request, Streaming};
 
 use super::codec::DynamicCodec;
 use super::failure::Failure;
+use super::tls::TlsArgs;
 use crate::config::{ADDRESS_VARIABLE, TOKEN_VARIABLE, nearest};
 use crate::proto::DESCRIPTORS;
 
@@ -23,12 +24,14 @@ const PACKAGE: &str = "tollgate.v1";
 /// Which gateway, and as whom.
 #[derive(Clone, Debug, Args)]
 pub(super) struct Target {
-    /// The gateway's gRPC address, host:port
+    /// The gateway's gRPC address, host:port or https://host:port
     #[arg(long, env = ADDRESS_VARIABLE, default_value = "127.0.0.1:7400", global = true)]
     pub(super) address: String,
     /// Bearer token; better given as a variable, since arguments can be seen by others on this machine
     #[arg(long, env = TOKEN_VARIABLE, hide_env_values = true, global = true)]
     token: Option<String>,
+    #[command(flatten)]
+    tls: TlsArgs,
     /// Seconds after which an answer is no longer waited for; streams have none
     #[arg(long, default_value_t = 90, value_parser = clap::value_parser!(u64).range(1..=3600), global = true)]
     timeout: u64,
@@ -37,15 +40,31 @@ pub(super) struct Target {
 impl Target {
     /// Connects.
     pub(super) async fn channel(&self) -> Result<Channel, Failure> {
-        let address = self.address.trim_start_matches("http://").trim_end_matches('/');
-        let endpoint = Endpoint::from_shared(format!("http://{address}"))
+        let (scheme, address) = match self.address.trim_end_matches('/').split_once("://") {
+            Some((scheme @ ("http" | "https"), address)) => (scheme, address),
+            Some(_) => return Err(self.no_address()),
+            None => ("http", self.address.as_str()),
+        };
+        let endpoint = Endpoint::from_shared(format!("{scheme}://{address}"))
             .and_then(|endpoint| endpoint.user_agent(concat!("tollgate-cli/", env!("CARGO_PKG_VERSION"))))
-            .map_err(|_| {
-                Failure::Data(format!("`{}` is not an address like `127.0.0.1:7400`", self.address))
-            })?;
-        endpoint.connect_timeout(CONNECT_TIMEOUT).connect().await.map_err(|_| {
-            Failure::Unreachable(format!("no gateway at `{address}`; `tollgate dev` starts one to try"))
+            .map_err(|_| self.no_address())?
+            .connect_timeout(CONNECT_TIMEOUT);
+        if scheme == "https" {
+            return endpoint.connect_with_connector(self.tls.connector()?).await.map_err(|error| {
+                Failure::Unreachable(format!("no gateway at `{address}` over TLS: {}", innermost(&error)))
+            });
+        }
+        endpoint.connect().await.map_err(|_| {
+            Failure::Unreachable(format!(
+                "no gateway at `{address}` in plain text; `tollgate dev` starts one to try, and one with TLS is \
+                 `https://{address}`"
+            ))
         })
+    }
+
+    fn no_address(&self) -> Failure {
+        let given = &self.address;
+        Failure::Data(format!("`{given}` is not an address like `127.0.0.1:7400` or `https://gateway:7400`"))
     }
 
     /// Connects and knows the contract.
@@ -53,6 +72,15 @@ impl Target {
         let token = self.token.as_deref().map(bearer).transpose()?;
         Ok(Client { channel: self.channel().await?, token, timeout: Duration::from_secs(self.timeout) })
     }
+}
+
+/// What an error comes down to.
+fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut innermost = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    innermost.to_string()
 }
 
 fn bearer(token: &str) -> Result<MetadataValue<Ascii>, Failure> {

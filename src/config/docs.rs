@@ -36,8 +36,9 @@ token_file = \"/run/secrets/billing_token\"
 ";
 
 const COMMAND_LINE: &str = "
-Two more variables are for the command line as a client: `TOLLGATE_ADDRESS` (the gateway, `host:port`) and
-`TOLLGATE_TOKEN` (the bearer token to send).
+More variables are for the command line as a client: `TOLLGATE_ADDRESS` (the gateway, `host:port`, or `https://host:port`),
+`TOLLGATE_TOKEN` (the bearer token to send), and for `https` `TOLLGATE_TLS_CA` (the authorities to believe), `TOLLGATE_TLS_CERT`
+and `TOLLGATE_TLS_KEY` (the certificate to present and its key), each a file in PEM.
 ";
 
 /// The text of `docs/config.md`.

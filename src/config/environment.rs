@@ -17,6 +17,15 @@ pub const CONFIG_VARIABLE: &str = "TOLLGATE_CONFIG";
 pub const TOKEN_VARIABLE: &str = "TOLLGATE_TOKEN";
 /// The gateway that the command line speaks to.
 pub const ADDRESS_VARIABLE: &str = "TOLLGATE_ADDRESS";
+/// The authorities that the command line believes about a gateway.
+pub const TLS_CA_VARIABLE: &str = "TOLLGATE_TLS_CA";
+/// The certificate that the command line presents.
+pub const TLS_CERT_VARIABLE: &str = "TOLLGATE_TLS_CERT";
+/// The key of the certificate that the command line presents.
+pub const TLS_KEY_VARIABLE: &str = "TOLLGATE_TLS_KEY";
+/// The variables that are the command line's and no settings of a gateway.
+pub(super) const NO_SETTINGS: [&str; 6] =
+    [CONFIG_VARIABLE, TOKEN_VARIABLE, ADDRESS_VARIABLE, TLS_CA_VARIABLE, TLS_CERT_VARIABLE, TLS_KEY_VARIABLE];
 
 /// Where systemd puts the credentials of a service (systemd.io/CREDENTIALS).
 pub const CREDENTIALS_VARIABLE: &str = "CREDENTIALS_DIRECTORY";

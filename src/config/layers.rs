@@ -8,9 +8,7 @@ use std::path::{Path, PathBuf};
 use secrecy::zeroize::Zeroizing;
 
 use super::Flags;
-use super::environment::{
-    ADDRESS_VARIABLE, CONFIG_VARIABLE, CREDENTIALS_VARIABLE, Environment, TOKEN_VARIABLE,
-};
+use super::environment::{CONFIG_VARIABLE, CREDENTIALS_VARIABLE, Environment, NO_SETTINGS};
 use super::fault::{Faults, nearest};
 use super::keys::{self, KEYS, Key, Shape};
 use super::reloaded;
@@ -249,7 +247,7 @@ fn from_environment(environment: &Environment, all: &mut Gathered) -> Layer {
             layer.values.insert(key.variable_path(), found);
         } else if let Some(key) = by_file() {
             layer.stands_in(key.variable_path(), found, faults);
-        } else if ![CONFIG_VARIABLE, TOKEN_VARIABLE, ADDRESS_VARIABLE].contains(&name) {
+        } else if !NO_SETTINGS.contains(&name) {
             let known = known_variables();
             faults.unknown(name, "the environment", known.iter().map(String::as_str));
         }
@@ -292,8 +290,5 @@ fn known_variables() -> Vec<String> {
     let with_files = named.flat_map(|key| {
         [key.shape.is_secret().then(|| format!("{}_FILE", key.variable)), Some(key.variable.to_owned())]
     });
-    with_files
-        .flatten()
-        .chain([CONFIG_VARIABLE, TOKEN_VARIABLE, ADDRESS_VARIABLE].map(str::to_owned))
-        .collect()
+    with_files.flatten().chain(NO_SETTINGS.map(str::to_owned)).collect()
 }

@@ -10,6 +10,7 @@
     reason = "a test fails by panicking and may print"
 )]
 
+mod abuse;
 mod accounts;
 mod audit;
 mod budgets;
@@ -39,6 +40,7 @@ mod resolve;
 mod restore;
 mod rig;
 mod stream;
+mod tls;
 mod trace;
 mod trouble;
 mod wait;

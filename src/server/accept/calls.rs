@@ -47,12 +47,15 @@ impl hyper::service::Service<Request<Incoming>> for Calls {
 }
 
 /// The messages of a request, which are waited for so long and no longer.
-struct Arriving {
-    body: Incoming,
+struct Arriving<B> {
+    body: B,
     late: Pin<Box<Sleep>>,
 }
 
-impl HttpBody for Arriving {
+impl<B: HttpBody<Data = Bytes> + Unpin> HttpBody for Arriving<B>
+where
+    B::Error: Into<axum::BoxError>,
+{
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -100,5 +103,30 @@ impl HttpBody for Answered {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::{BodyExt as _, Full, StreamBody};
+    use tonic::{Code, Status};
+
+    use super::*;
+
+    fn arriving<B>(body: B, ms: u64) -> Arriving<B> {
+        Arriving { body, late: Box::pin(tokio::time::sleep(Duration::from_millis(ms))) }
+    }
+
+    #[tokio::test]
+    async fn a_message_that_never_ends_ends_the_call() {
+        let never = StreamBody::new(tokio_stream::pending::<Result<Frame<Bytes>, axum::Error>>());
+        let error = arriving(never, 10).frame().await.unwrap().unwrap_err();
+        assert_eq!(Status::from_error(Box::new(error)).code(), Code::DeadlineExceeded);
+    }
+
+    #[tokio::test]
+    async fn what_has_arrived_is_not_late() {
+        let whole = Full::new(Bytes::from_static(b"message"));
+        assert_eq!(arriving(whole, 0).collect().await.unwrap().to_bytes(), "message");
     }
 }
