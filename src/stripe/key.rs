@@ -127,6 +127,6 @@ mod tests {
         let key = Key::parse("sk_test_once".into()).unwrap();
         let header = key.authorization().unwrap();
         assert_eq!(header.as_bytes(), b"Bearer sk_test_once");
-        assert_eq!(header.clone().as_bytes().as_ptr(), key.authorization.expose_bytes().as_ptr());
+        assert_eq!(header.as_bytes().as_ptr(), key.authorization.expose_bytes().as_ptr());
     }
 }

@@ -164,7 +164,7 @@ async fn look_everywhere(form: Form) {
     let (collector, endpoint) = trace::collector().await;
     let mut process = Process::start(form, &endpoint, KEY, HOOK, TOKEN).await;
     let mut search = Search::default();
-    let errors = exercise(&process).await;
+    let errors = Box::pin(exercise(&process)).await;
     for status in &errors {
         let details = String::from_utf8_lossy(status.details());
         search.clean("an error", format!("{status:?} {status} {details} {:?}", status.metadata()));
@@ -210,12 +210,12 @@ async fn look_everywhere(form: Form) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_that_the_gateway_leaves_behind_shows_a_secret_with_logs_as_json() {
-    look_everywhere(Form::Json).await;
+    Box::pin(look_everywhere(Form::Json)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_that_the_gateway_leaves_behind_shows_a_secret_with_logs_as_text() {
-    look_everywhere(Form::Text).await;
+    Box::pin(look_everywhere(Form::Text)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
