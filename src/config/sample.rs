@@ -45,7 +45,9 @@ fn entry(key: &Key, name: &str) -> String {
     match (required, key.shape) {
         (Some((_, file)), _) => format!("{about}{name}_file = \"{file}\"\n"),
         (None, shape) if shape.is_secret() => format!("{about}# {name}_file = \"/run/secrets/{name}\"\n"),
-        (None, Shape::Seconds(..) | Shape::Days(..)) => format!("{about}# {name} = {}\n", key.default),
+        (None, Shape::Seconds(..) | Shape::Days(..) | Shape::Count(..) | Shape::Amount) => {
+            format!("{about}# {name} = {}\n", if key.default.is_empty() { "0" } else { key.default })
+        }
         (None, Shape::Choice(words)) if words.contains(&"true") => {
             format!("{about}# {name} = {}\n", if key.default.is_empty() { "false" } else { key.default })
         }

@@ -8,12 +8,13 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tollgate::config::{self, Environment, Flags};
-use tollgate::domain::clock::SystemClock;
+use tollgate::domain::clock::{Clock as _, SystemClock};
 use tollgate::sandbox::{Handle, Options, RestrictedKey, Sandbox};
 use tollgate::server;
 use tollgate::store::{Store, Terms};
@@ -314,6 +315,47 @@ async fn faults_of_callers_and_policies_are_named_with_their_fix() {
     stage.finds("WARN", "policy", "names Caller::\"ordres\"", "correct the rule");
     fs::write(&policy, "permit(principal, action, resource").unwrap();
     stage.finds("FAIL", "policy", "policy.cedar", "tollgate policy check");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn faults_of_certificates_are_named_with_their_fix() {
+    let mut stage = Stage::new().await;
+    let files = format!(
+        "[tls]\ncertificate_file = \"{}\"\nkey_file = \"{}\"\n[listen]",
+        stage.path("cert.pem").display(),
+        stage.path("key.pem").display()
+    );
+    stage.replace("[listen]", &files);
+    stage.finds("FAIL", "certificates", "cannot read the file", "put the file there");
+    let issue = |stage: &Stage, lives_s: i64| {
+        let (mut params, key) = (
+            rcgen::CertificateParams::new(vec!["gateway.example".to_owned()]).unwrap(),
+            rcgen::KeyPair::generate().unwrap(),
+        );
+        let since_2000_s = SystemClock::new().wall() / 1_000 - 946_684_800 + lives_s;
+        params.not_before = rcgen::date_time_ymd(2000, 1, 1);
+        params.not_after = params.not_before + Duration::from_secs(since_2000_s.try_into().unwrap());
+        stage.secret("cert.pem", &params.self_signed(&key).unwrap().pem());
+        stage.secret("key.pem", &key.serialize_pem());
+    };
+    issue(&stage, -3_600);
+    stage.finds("FAIL", "certificates", "has expired", "put a certificate there that is valid");
+    issue(&stage, 5 * 24 * 3_600);
+    stage.finds("WARN", "certificates", "ends in", "put a new one in its place");
+    issue(&stage, 365 * 24 * 3_600);
+    stage.finds("PASS", "certificates", "valid for gateway.example", "");
+    stage.mode("key.pem", 0o640);
+    stage.finds("WARN", "secret-files", "can read `tls.key_file`", "chmod 600");
+    stage.secret("key.pem", &rcgen::KeyPair::generate().unwrap().serialize_pem());
+    stage.finds("FAIL", "certificates", "is not that of the certificate", "the certificate was issued for");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn faults_of_another_account_are_named_with_its_alias() {
+    let mut stage = Stage::new().await;
+    let account = "[accounts.eu]\nkey = \"rk_test_stranger\"\nwebhook_secret = \"whsec_eu\"\n[listen]";
+    stage.replace("[listen]", account);
+    stage.finds("FAIL", "account", "account `eu`: Stripe refused the key", "API keys");
 }
 
 /// Answers everything with an account, and with a date of long ago.
