@@ -145,7 +145,7 @@ mod tests {
     fn a_token_ends_by_time_and_by_word() {
         let (_, sound) = make("shop", 5).unwrap();
         assert_eq!(sound.usable(i64::MAX), Ok(()));
-        let ends = TokenRecord { expires_ms: Some(10), ..sound.clone() };
+        let ends = TokenRecord { expires_ms: Some(10), ..sound };
         assert_eq!((ends.usable(9), ends.usable(10)), (Ok(()), Err(Stranger::Expired)));
         let revoked = TokenRecord { revoked_ms: Some(6), ..ends };
         assert_eq!(revoked.usable(1), Err(Stranger::Revoked));
