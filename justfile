@@ -35,7 +35,7 @@ dev:
 
 # Accepts what golden files now say.
 golden:
-    UPDATE_GOLDEN=1 cargo test golden names_and_labels
+    UPDATE_GOLDEN=1 cargo test -- golden names_and_labels
 
 # Licences, advisories and sources of the dependencies.
 deny:

@@ -155,7 +155,7 @@ async fn exchange_a_token(place: &Place, load: &Load, shown: &Mutex<String>) {
 
 /// Callers are cut off one after the other, each with an open stream.
 async fn cut_callers_off(place: &Place, load: &Load) {
-    let mut quickest = Duration::MAX;
+    let mut took = Vec::new();
     for gone in 0..3 {
         let stream = subscribe(place.wire(&leaves(gone).tokens[0]), None).await;
         let reading = tokio::spawn(read_to_its_end(stream, MARKER));
@@ -165,11 +165,12 @@ async fn cut_callers_off(place: &Place, load: &Load) {
         let cut = Instant::now();
         place.read_again();
         let (_, end) = reading.await.unwrap();
-        quickest = quickest.min(cut.elapsed());
+        took.push(cut.elapsed());
         assert_eq!(end.unwrap().code(), Code::Unauthenticated);
         place.until_taken_over().await;
     }
-    assert!(quickest < CUT_OFF_MAX, "the quickest of three took {quickest:?}");
+    took.sort_unstable();
+    assert!(took[1] < CUT_OFF_MAX, "the median of {took:?} is too long");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
