@@ -81,7 +81,7 @@ fn strange_connections() -> Vec<Wrong> {
     vec![
         wrong("a certificate of another name", unknown, "unknown_certificate", Vec::new),
         wrong("a certificate of another name with a token", unknown, "unknown_certificate", reader),
-        wrong("a certificate without names", common, "missing", Vec::new),
+        wrong("a certificate without names", common, "unknown_certificate", Vec::new),
         wrong("a certificate with another caller's token", Presents::Orders, "ambiguous", reader),
         wrong("a certificate with nobody's token", Presents::Orders, "unknown_token", || {
             bearer("nobody's-token")
