@@ -4,7 +4,7 @@
 test:
     scripts/test
 
-# Kills a gateway 300 times under load and compares the records; goes on where an interrupted run stopped.
+# Every proof at full size, with its figures into docs/proofs; goes on where an interrupted run stopped.
 prove:
     scripts/prove all
 

@@ -72,7 +72,7 @@ pub const KEYS: &[Key] = &[
         shape: Shape::Secrets,
         default: "",
         since: "0.1.0",
-        about: "Secret key `sk_test_...` or, better, restricted key `rk_test_...`; several while one replaces another, the first being used as long as Stripe takes it. Required.",
+        about: "Secret key `sk_test_...` or, better, restricted key `rk_test_...`, or with `live` in place of `test` where `mode` is `live`; several while one replaces another, the first being used as long as Stripe takes it. Required.",
     },
     Key {
         path: "stripe.api_base",
@@ -119,7 +119,7 @@ pub const KEYS: &[Key] = &[
         variable: "",
         shape: Shape::Choice(&["test", "live"]),
         default: "",
-        since: "0.2.0",
+        since: "0.1.0",
         about: "Side of Stripe that a further account belongs to; as `mode` where nothing is said.",
     },
     Key {
@@ -127,7 +127,7 @@ pub const KEYS: &[Key] = &[
         variable: "",
         shape: Shape::Secrets,
         default: "",
-        since: "0.2.0",
+        since: "0.1.0",
         about: "Key of a further account, or of the platform that it is connected to; several while one replaces another. Required.",
     },
     Key {
@@ -135,7 +135,7 @@ pub const KEYS: &[Key] = &[
         variable: "",
         shape: Shape::Secrets,
         default: "",
-        since: "0.2.0",
+        since: "0.1.0",
         about: "Signing secret of the webhook endpoint that delivers to `/webhooks/stripe/ALIAS`; several while one is being rotated. Required.",
     },
     Key {
@@ -143,7 +143,7 @@ pub const KEYS: &[Key] = &[
         variable: "",
         shape: Shape::Text,
         default: "",
-        since: "0.2.0",
+        since: "0.1.0",
         about: "The connected account to act on, `acct_...`, sent as `Stripe-Account`; without it the account of the key.",
     },
     Key {
@@ -151,7 +151,7 @@ pub const KEYS: &[Key] = &[
         variable: "",
         shape: Shape::Text,
         default: "",
-        since: "0.2.0",
+        since: "0.1.0",
         about: "The same for keys of an organisation, sent as `Stripe-Context`, such as `org_.../acct_...`.",
     },
     Key {
@@ -183,7 +183,7 @@ pub const KEYS: &[Key] = &[
         variable: "TOLLGATE_LISTEN_CONNECTIONS_MAX",
         shape: Shape::Count(1, 100_000),
         default: "1000",
-        since: "0.2.0",
+        since: "0.1.0",
         about: "Open connections on each port. A further one takes the place of the one that has been unused the longest, and is refused where all are in use.",
     },
     Key {
@@ -191,7 +191,7 @@ pub const KEYS: &[Key] = &[
         variable: "TOLLGATE_LISTEN_CONNECTIONS_PER_ADDRESS_MAX",
         shape: Shape::Count(1, 100_000),
         default: "256",
-        since: "0.2.0",
+        since: "0.1.0",
         about: "Open connections on each port from one IPv4 address or IPv6 /64 network; a further one is refused. Raise it where a balancer stands in front that hides the callers' addresses.",
     },
     Key {
@@ -199,7 +199,7 @@ pub const KEYS: &[Key] = &[
         variable: "TOLLGATE_TLS_CERTIFICATE_FILE",
         shape: Shape::File,
         default: "",
-        since: "0.2.0",
+        since: "0.1.0",
         about: "The gateway's certificate and those that lead to its authority, in PEM. With it, gRPC is served over TLS only.",
     },
     Key {
@@ -207,7 +207,7 @@ pub const KEYS: &[Key] = &[
         variable: "TOLLGATE_TLS_KEY_FILE",
         shape: Shape::File,
         default: "",
-        since: "0.2.0",
+        since: "0.1.0",
         about: "The certificate's private key, in PEM.",
     },
     Key {
@@ -215,7 +215,7 @@ pub const KEYS: &[Key] = &[
         variable: "TOLLGATE_TLS_CLIENT_CA_FILES",
         shape: Shape::Texts,
         default: "",
-        since: "0.2.0",
+        since: "0.1.0",
         about: "Authorities, in PEM, whose certificates callers may present.",
     },
     Key {
@@ -223,7 +223,7 @@ pub const KEYS: &[Key] = &[
         variable: "TOLLGATE_TLS_CLIENT_CRL_FILES",
         shape: Shape::Texts,
         default: "",
-        since: "0.2.0",
+        since: "0.1.0",
         about: "Revocation lists, in PEM, one of each authority that issues to callers; with any set, a certificate of an authority without one is refused.",
     },
     Key {
@@ -231,7 +231,7 @@ pub const KEYS: &[Key] = &[
         variable: "TOLLGATE_TLS_CLIENT_CERTIFICATES",
         shape: Shape::Choice(&["off", "optional", "required"]),
         default: "",
-        since: "0.2.0",
+        since: "0.1.0",
         about: "Whether a caller of the gRPC port presents a certificate. Without the setting: `optional` where `tls.client_ca_files` is set, else `off`.",
     },
     Key {
@@ -239,7 +239,7 @@ pub const KEYS: &[Key] = &[
         variable: "TOLLGATE_TLS_WEBHOOK",
         shape: Shape::Choice(&["false", "true"]),
         default: "false",
-        since: "0.2.0",
+        since: "0.1.0",
         about: "Whether webhooks come over TLS with the same certificate. Stripe delivers to `https` only, so otherwise a proxy that speaks TLS has to stand in front.",
     },
     Key {
@@ -247,7 +247,7 @@ pub const KEYS: &[Key] = &[
         variable: "TOLLGATE_TLS_OPS",
         shape: Shape::Choice(&["false", "true"]),
         default: "false",
-        since: "0.2.0",
+        since: "0.1.0",
         about: "Whether operators look over TLS with the same certificate.",
     },
     Key {
@@ -279,7 +279,7 @@ pub const KEYS: &[Key] = &[
         variable: "",
         shape: Shape::Texts,
         default: "",
-        since: "0.3.0",
+        since: "0.1.0",
         about: "Groups of the caller, which rules may speak of.",
     },
     Key {
@@ -287,7 +287,7 @@ pub const KEYS: &[Key] = &[
         variable: "",
         shape: Shape::Texts,
         default: "",
-        since: "0.3.0",
+        since: "0.1.0",
         about: "Names in client certificates that are the caller's: `spiffe://...` or `dns:...`.",
     },
     Key {
@@ -295,7 +295,7 @@ pub const KEYS: &[Key] = &[
         variable: "",
         shape: Shape::Texts,
         default: "",
-        since: "0.3.0",
+        since: "0.1.0",
         about: "Subjects of JWTs that are the caller's: `ISSUER_NAME:SUBJECT`, where `issuers.ISSUER_NAME` is set.",
     },
     Key {
@@ -303,7 +303,7 @@ pub const KEYS: &[Key] = &[
         variable: "TOLLGATE_POLICY_FILES",
         shape: Shape::Texts,
         default: "",
-        since: "0.3.0",
+        since: "0.1.0",
         about: "Files with policies, or folders of `.cedar` files: what each caller may do (docs/policy.md). Required once there are callers.",
     },
     Key {
@@ -311,7 +311,7 @@ pub const KEYS: &[Key] = &[
         variable: "",
         shape: Shape::Text,
         default: "",
-        since: "0.3.0",
+        since: "0.1.0",
         about: "The `iss` claim of this issuer's JWTs. Required for an issuer.",
     },
     Key {
@@ -319,7 +319,7 @@ pub const KEYS: &[Key] = &[
         variable: "",
         shape: Shape::Texts,
         default: "",
-        since: "0.3.0",
+        since: "0.1.0",
         about: "Values of the `aud` claim that mean this gateway. Required for an issuer.",
     },
     Key {
@@ -327,7 +327,7 @@ pub const KEYS: &[Key] = &[
         variable: "",
         shape: Shape::Text,
         default: "",
-        since: "0.3.0",
+        since: "0.1.0",
         about: "Where the issuer publishes its keys (RFC 7517). `https`, or plain `http` on the loopback address.",
     },
     Key {
@@ -335,7 +335,7 @@ pub const KEYS: &[Key] = &[
         variable: "",
         shape: Shape::File,
         default: "",
-        since: "0.3.0",
+        since: "0.1.0",
         about: "File with the issuer's keys, read again when it changes. Instead of `jwks_url`.",
     },
     Key {
@@ -343,7 +343,7 @@ pub const KEYS: &[Key] = &[
         variable: "",
         shape: Shape::Texts,
         default: "",
-        since: "0.3.0",
+        since: "0.1.0",
         about: "Signature algorithms that the issuer may use; every asymmetric one when not set.",
     },
     Key {
@@ -359,7 +359,7 @@ pub const KEYS: &[Key] = &[
         variable: "TOLLGATE_AUDIT_CHECKPOINT_FILE",
         shape: Shape::File,
         default: "",
-        since: "0.2.0",
+        since: "0.1.0",
         about: "Where signed checkpoints are appended; `audit-checkpoints` in the data folder when not set. Better elsewhere.",
     },
     Key {
@@ -367,7 +367,7 @@ pub const KEYS: &[Key] = &[
         variable: "TOLLGATE_AUDIT_SIGNING_KEY",
         shape: Shape::Secret,
         default: "",
-        since: "0.2.0",
+        since: "0.1.0",
         about: "Ed25519 private key of the audit log: 32 random bytes in base64. One of the data folder when not set.",
     },
     Key {
@@ -375,7 +375,7 @@ pub const KEYS: &[Key] = &[
         variable: "TOLLGATE_AUDIT_RETENTION_DAYS",
         shape: Shape::Days(1, 3_650),
         default: "396",
-        since: "0.2.0",
+        since: "0.1.0",
         about: "How long audit records are kept; their hashes stay for good.",
     },
     Key {
@@ -383,7 +383,7 @@ pub const KEYS: &[Key] = &[
         variable: "TOLLGATE_GUARDS_OVER_REFUND",
         shape: Shape::Choice(&["off", "advise", "refuse"]),
         default: "advise",
-        since: "0.2.0",
+        since: "0.1.0",
         about: "What follows when, by the event log, a refund would give back more than was paid: nothing, a word in the answer, or a refusal.",
     },
     Key {
@@ -391,7 +391,7 @@ pub const KEYS: &[Key] = &[
         variable: "TOLLGATE_GUARDS_OPEN_DISPUTE",
         shape: Shape::Choice(&["off", "advise", "refuse"]),
         default: "advise",
-        since: "0.2.0",
+        since: "0.1.0",
         about: "What follows when, by the event log, the payment to refund is disputed.",
     },
     Key {
@@ -399,7 +399,7 @@ pub const KEYS: &[Key] = &[
         variable: "",
         shape: Shape::Texts,
         default: "",
-        since: "0.3.0",
+        since: "0.1.0",
         about: "Callers whom the budget `*` concerns; each has the whole amount for itself. Everybody where neither callers nor groups are named.",
     },
     Key {
@@ -407,7 +407,7 @@ pub const KEYS: &[Key] = &[
         variable: "",
         shape: Shape::Texts,
         default: "",
-        since: "0.3.0",
+        since: "0.1.0",
         about: "Groups whose members it concerns likewise.",
     },
     Key {
@@ -415,7 +415,7 @@ pub const KEYS: &[Key] = &[
         variable: "",
         shape: Shape::Texts,
         default: "",
-        since: "0.3.0",
+        since: "0.1.0",
         about: "RPCs that it concerns, such as `RefundService.CreateRefund`; all that move money when not set.",
     },
     Key {
@@ -423,7 +423,7 @@ pub const KEYS: &[Key] = &[
         variable: "",
         shape: Shape::Text,
         default: "",
-        since: "0.3.0",
+        since: "0.1.0",
         about: "Its currency, such as `eur`. A caller who has budgets moves money in their currencies alone.",
     },
     Key {
@@ -431,7 +431,7 @@ pub const KEYS: &[Key] = &[
         variable: "",
         shape: Shape::Choice(&["rolling_day", "calendar_month", "order"]),
         default: "",
-        since: "0.3.0",
+        since: "0.1.0",
         about: "What it counts over: the last 24 hours, the month by UTC, or one order for ever.",
     },
     Key {
@@ -439,7 +439,7 @@ pub const KEYS: &[Key] = &[
         variable: "",
         shape: Shape::Amount,
         default: "",
-        since: "0.3.0",
+        since: "0.1.0",
         about: "The most, in the currency's smallest unit: `10000` is 100.00 eur.",
     },
     Key {

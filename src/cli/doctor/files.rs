@@ -16,7 +16,7 @@ pub(super) fn secrets(shown: &[Shown], report: &mut Report) {
             (None, None) if setting.origin.starts_with("the variable") => report.warn(
                 "secret-files",
                 format!(
-                    "`{key}` comes from {}, which stays readable in the process's environment",
+                    "`{key}` comes from {}, which whoever starts the gateway can still read",
                     setting.origin
                 ),
                 format!("put it into a file that only the gateway's user reads, and set `{key}_file`"),
