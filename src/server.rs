@@ -156,10 +156,6 @@ pub struct Running {
 ///
 /// # Errors
 /// See [`Error`]; nothing is left running.
-#[expect(
-    clippy::too_many_lines,
-    reason = "the assembly is one list of parts without logic, read from top to bottom"
-)]
 pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Running, Error> {
     let sockets = Sockets::bind(&config.listen).await?;
     let addresses = sockets.addresses;

@@ -41,7 +41,7 @@ pub(crate) async fn one(to: SocketAddr, turn: usize) {
             })
             .await;
         }
-        _ => Attacker::say(to, &PREFACE[..20]).await.is_cut().await,
+        _ => Attacker::say(to, &PREFACE[..20]).await.until_cut().await,
     }
 }
 
@@ -52,7 +52,7 @@ async fn flood(to: SocketAddr, bytes: impl Fn(u32) -> Vec<u8>) {
             break;
         }
     }
-    attacker.is_cut().await;
+    attacker.until_cut().await;
 }
 
 /// As many idle connections as one address gets.

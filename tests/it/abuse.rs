@@ -49,7 +49,7 @@ async fn assert_cut(rig: &Rig, what: &str, reason: &str, bytes: impl Fn(u32) -> 
             break;
         }
     }
-    attacker.is_cut().await;
+    attacker.until_cut().await;
     until(async || (cut(rig, reason).await > before).then_some(())).await;
     println!("{what}: cut as {reason}");
 }
@@ -87,7 +87,7 @@ async fn whoever_resets_streams_without_end_is_cut_off() {
         }
     }
     // The library and the watch over frames both know this; whichever comes first.
-    attacker.is_cut().await;
+    attacker.until_cut().await;
     until(async || (cut(&rig, "flood").await + cut(&rig, "protocol").await > 0).then_some(())).await;
     assert_serves(&rig).await;
     rig.gateway.stop().await;
@@ -122,7 +122,7 @@ async fn whoever_does_not_begin_is_cut_off() {
     // At once, as soon as it is clear.
     for opening in [b"GET / HTTP/1.1\r\nhost: x\r\n\r\n".to_vec(), vec![0x16, 3, 1, 2, 0, 1], vec![0; 64]] {
         let attacker = Attacker::say(address, &opening).await;
-        attacker.is_cut().await;
+        attacker.until_cut().await;
     }
     until(async || (cut(&rig, "protocol").await >= 3).then_some(())).await;
     // In the end, if nothing comes.
@@ -132,7 +132,7 @@ async fn whoever_does_not_begin_is_cut_off() {
         Attacker::say(address, half),
         Attacker::say(address, PREFACE),
     );
-    tokio::join!(silent.is_cut(), slow.is_cut(), without_settings.is_cut());
+    tokio::join!(silent.until_cut(), slow.until_cut(), without_settings.until_cut());
     until(async || (cut(&rig, "slow").await >= 3).then_some(())).await;
     assert_serves(&rig).await;
     rig.gateway.stop().await;

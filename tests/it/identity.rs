@@ -153,7 +153,7 @@ async fn a_jwt_of_a_trusted_issuer_is_its_subjects_caller() {
     let mut old = sound.clone();
     old["exp"] = (now_s - 60).into();
     assert_eq!(refused(&rig, &issuer.sign(&old)).await, "expired");
-    assert_eq!(refused(&rig, &format!("{}A", first)).await, "bad_signature");
+    assert_eq!(refused(&rig, &format!("{first}A")).await, "bad_signature");
 
     // A key that is published later is found when it is needed; the one that is withdrawn ends.
     issuer.rotate(2);

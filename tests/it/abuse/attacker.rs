@@ -54,7 +54,7 @@ impl Attacker {
     }
 
     /// Waits until the gateway ends the connection, which this end keeps open.
-    pub(crate) async fn is_cut(self) {
+    pub(crate) async fn until_cut(self) {
         tokio::time::timeout(PATIENCE, self.reader).await.expect("the connection is not cut").unwrap();
     }
 }

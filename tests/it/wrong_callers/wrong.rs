@@ -9,6 +9,9 @@ use super::credentials::{self, Purse, Shown, bearer};
 use super::house::{CAP, CAPPED, DOMESTIC, FROZEN, INTERN, NOTHING, READER, SPENDER, TENANT};
 use crate::crash::random::Random;
 
+/// Makes what a wrong caller shows, anew for each attempt.
+type Showing = Box<dyn Fn(&Purse, &mut Random) -> Shown + Send + Sync>;
+
 /// One way to be wrong.
 pub(super) struct Wrong {
     pub(super) name: &'static str,
@@ -18,7 +21,7 @@ pub(super) struct Wrong {
     /// What its connection presents.
     pub(super) presents: Presents,
     /// What the call shows of itself.
-    pub(super) shown: Box<dyn Fn(&Purse, &mut Random) -> Shown + Send + Sync>,
+    pub(super) shown: Showing,
     /// What it asks for.
     pub(super) request: fn(&Rpc, &Purse, &mut Random) -> Vec<Vec<u8>>,
 }
@@ -166,6 +169,7 @@ fn paid(purse: &Purse) -> (&'static str, Value) {
 /// An order whose name does not begin as those of the caller do.
 fn foreign_order(rpc: &Rpc, _: &Purse, random: &mut Random) -> Vec<Vec<u8>> {
     let names = ["shop-1", "tenant", "Tenant-1", "tenan-1", "xtenant-1"];
-    let operation = rpc.operation(*random.pick(&names));
+    let name = *random.pick(&names);
+    let operation = rpc.operation(name);
     rpc.request(random, &[("operation", operation)])
 }
