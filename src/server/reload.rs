@@ -47,6 +47,9 @@ pub enum Error {
     /// Every port would have to be opened anew.
     #[error("`tls`: TLS is switched on and off by a restart only")]
     TlsSwitched,
+    /// Whoever reaches the ports would be let in, and they were opened for callers that are known.
+    #[error("`callers`: none is left; to serve everybody on the loopback address takes a restart")]
+    NoCallers,
     /// A key cannot be used.
     #[error("a Stripe key cannot be used: {0}")]
     Key(#[from] stripe::KeyError),
@@ -87,6 +90,7 @@ impl Error {
             Self::Key(_) | Self::Keys(_) => "a Stripe key".into(),
             Self::Account { alias, .. } | Self::OtherAccount { alias, .. } => format!("the key of {alias}"),
             Self::Identity(_) => "issuers".into(),
+            Self::NoCallers => "callers".into(),
             Self::Tls(_) | Self::TlsSwitched => "tls".into(),
             Self::Policy(_) => "policy.files".into(),
             Self::Audit(_) => "the audit log".into(),
@@ -181,6 +185,9 @@ impl Reloader {
 
     /// Builds all that can be wrong before anything is exchanged.
     async fn prepare(&self, config: &Config, before: &Config) -> Result<Prepared, Error> {
+        if config.callers.is_empty() && !before.callers.is_empty() {
+            return Err(Error::NoCallers);
+        }
         let identity = identity::Settings::read(config)?;
         Ok(Prepared {
             clients: self.under_new_keys(config, before).await?,

@@ -311,3 +311,20 @@ async fn settings_that_wait_for_a_restart_are_left_alone() {
     assert_eq!(place.gauge("tollgate_config_reload_failed").await, 0);
     place.stop().await;
 }
+
+#[tokio::test]
+async fn the_last_caller_goes_by_a_restart_alone() {
+    let mut place = Place::start("rk_test_old", &[RestrictedKey::without("rk_test_old", &[])]).await;
+    place.write_callers(&[stays(&[FIXED])]);
+    place.write("rules.cedar", &permits("first"));
+    place.serve().await;
+    place.write_callers(&[]);
+    let said = place.until_concern(true).await;
+    assert!(said.contains("not taken: callers"), "{said}");
+    let stranger = CustomerServiceClient::new(place.wire("token-of-nobody-at-all"))
+        .get_customer(GetCustomerRequest { id: "cus_1".to_owned(), ..Default::default() })
+        .await
+        .unwrap_err();
+    assert_eq!(stranger.code(), Code::Unauthenticated);
+    place.stop().await;
+}
