@@ -10,7 +10,7 @@ use super::fault::{Code, Fault, Reason, Retry};
 use super::read::success;
 use crate::contract::{self, Host, MoneyRead, Spec, Verb};
 use crate::domain::fingerprint::path_values;
-use crate::ledger::{Asked, Claim, Preview, Sending, Spend};
+use crate::ledger::{Asked, Claim, Preview, Record, Sending, Settled, Spend, State};
 use crate::stripe::{Body, Outgoing, STRIPE_VERSION};
 
 /// What is known of a change's money.
@@ -40,7 +40,8 @@ impl Gateway {
         let budgeted = self.is_budgeted(context, asked.spec);
         let facts = self.money(context, account, asked, needed || budgeted).await?;
         facts.name_in(asked.spec, &mut asked.outgoing);
-        asked.claim = facts.clone().claim(context, asked.spec).filter(|_| budgeted);
+        // What only a rule asked for is kept with the entry too: a replay is judged by it, and no budget counts it.
+        asked.claim = facts.clone().claim(context, asked.spec).filter(|_| needed || budgeted);
         Ok(facts)
     }
 
@@ -51,11 +52,12 @@ impl Gateway {
     }
 
     /// The money facts of a change. With `needed`, those that the request leaves out are looked for: an operation that may
-    /// have taken effect keeps those of its first call, every other one gets those that Stripe shows now.
+    /// have taken effect keeps those of its first call, every other one gets those that Stripe shows now. The currency is
+    /// that of the object which the change is about, whatever the request says.
     ///
     /// # Errors
-    /// Stripe's refusal to show the object, INVALID_ARGUMENT / `AMOUNT_UNKNOWN` where nothing tells them, UNAVAILABLE
-    /// when the store or Stripe cannot be read.
+    /// Stripe's refusal to show the object, INVALID_ARGUMENT for another currency than the object's and with
+    /// `AMOUNT_UNKNOWN` where nothing tells them, UNAVAILABLE when the store or Stripe cannot be read.
     async fn money(
         &self,
         context: &Context,
@@ -71,41 +73,86 @@ impl Gateway {
             currency: param(money.currency).map(str::to_owned),
             to_be_named: false,
         };
-        if !needed || (named.amount.is_some() && named.currency.is_some()) {
-            return Ok(named);
-        }
-        if let Some(kept) = self.kept(asked).await? {
-            return Ok(kept);
-        }
         let in_path = path_values(&asked.outgoing.template, &asked.outgoing.path);
         let from_path = |name: &str| in_path.iter().find(|(own, _)| *own == name).map(|(_, value)| *value);
         let read =
             money.reads.iter().find_map(|read| Some((read, param(read.by).or_else(|| from_path(read.by))?)));
-        let Some((read, id)) = read else { return Err(unknown(money)) };
+        if !needed || (read.is_none() && named.known().is_some()) {
+            return Ok(named);
+        }
+        let kept = self.kept(asked).await?;
+        if let Some(kept) = kept.as_ref().filter(|kept| kept.known().is_some()) {
+            return Ok(kept.clone());
+        }
+        // What is answered from memory or sent again as it was moves nothing of this call's, so it is answered without.
+        let otherwise = || kept.clone().ok_or_else(|| unknown(money));
+        let Some((read, id)) = read else { return otherwise() };
         let sent = account.stripe.send(&request(read, id, &asked.outgoing), context.deadline).await;
         let object = success(sent.last())?.json().unwrap_or_default();
+        let currency = text(&object, read.currency);
+        if let (Some(named), Some(own)) = (&named.currency, &currency)
+            && named != own
+        {
+            let what = format!("is not the currency of what the change is about, which is `{own}`");
+            return Err(Fault::invalid_field(money.currency, what));
+        }
+        if kept.is_some() {
+            // What is left by now is not what the change asked for then.
+            let amount = named.amount.or_else(|| kept.and_then(|kept| kept.amount));
+            return Ok(Money { amount, currency, to_be_named: false });
+        }
         let amount = named.amount.or_else(|| amount(&object, read));
-        let currency = named.currency.or_else(|| text(&object, read.currency));
         if amount.is_none() || currency.is_none() {
             return Err(unknown(money));
         }
         Ok(Money { to_be_named: named.amount.is_none() && !money.amount.is_empty(), amount, currency })
     }
 
-    /// The facts of an earlier call, unless this one would begin anew.
+    /// The facts of an earlier call, as far as its entry tells them; `None` where this one would begin anew.
     async fn kept(&self, asked: &Asked<'_>) -> Result<Option<Money>, Fault> {
         let failed = |error| self.unrecorded(&error);
-        let anew = matches!(
-            self.ledger.preview(asked.clone()).await.map_err(failed)?,
-            Preview::Send { how: Sending::New | Sending::NextGeneration, .. }
-        );
+        let how = match self.ledger.preview(asked.clone()).await.map_err(failed)? {
+            Preview::Send { how, .. } => Some(how),
+            Preview::Answer(_) | Preview::Look(_) | Preview::OverBudget(_) => None,
+        };
+        if matches!(how, Some(Sending::New | Sending::NextGeneration)) {
+            return Ok(None);
+        }
         let entry = self.ledger.entry(asked.operation.hash()).await.map_err(failed)?;
-        let kept = entry.filter(|_| !anew).and_then(|entry| entry.record.spend);
-        Ok(kept.map(|Spend { amount, currency, .. }| Money {
-            amount: Some(amount),
-            currency: Some(currency),
-            to_be_named: false,
-        }))
+        let Some(record) = entry.map(|entry| entry.record) else { return Ok(None) };
+        Ok(match &record.spend {
+            Some(Spend { amount, currency, .. }) => {
+                Some(Money { amount: Some(*amount), currency: Some(currency.clone()), to_be_named: false })
+            }
+            // Nothing came of it, so the bytes of this call go instead.
+            None if how == Some(Sending::Resend { ambiguous: false }) => None,
+            None => Some(stored(&record, asked.spec)),
+        })
+    }
+}
+
+/// What an entry tells of its money that was written when nobody asked for it: in the object that came of it, or in the
+/// bytes that were sent.
+fn stored(record: &Record, spec: &Spec) -> Money {
+    let object = match &record.state {
+        State::Settled(Settled::Succeeded(success)) => success.json.as_deref(),
+        _ => None,
+    };
+    let object: Value = object.and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default();
+    let form = match record.outgoing().map(|outgoing| &outgoing.body) {
+        Some(Body::Form(form)) => form.as_str(),
+        _ => "",
+    };
+    let sent = |name: &str| {
+        let mut pairs = form.split('&').filter_map(|pair| pair.split_once('='));
+        pairs.find(|(own, _)| !name.is_empty() && *own == name).map(|(_, value)| value.to_owned())
+    };
+    let (amount, currency) =
+        spec.money.as_ref().map_or((None, None), |money| (sent(money.amount), sent(money.currency)));
+    Money {
+        amount: at(&object, "amount").and_then(Value::as_i64).or_else(|| amount?.parse().ok()),
+        currency: text(&object, "currency").or(currency),
+        to_be_named: false,
     }
 }
 
@@ -203,6 +250,40 @@ mod tests {
         assert_eq!(amount(&unpaid, &reads()[1]), None);
         let gone = json!({"amount_captured": 700, "amount_refunded": 700});
         assert_eq!(amount(&gone, &reads()[0]), None, "an amount of nothing is no amount");
+    }
+
+    #[test]
+    fn an_entry_that_nobody_counted_tells_its_money_by_its_object_or_its_bytes() {
+        let spec = contract::find("RefundService", "CreateRefund").unwrap();
+        let facts = |state: &str| {
+            let entry = format!(
+                r#"{{"version":1,"operation":{{"namespace":"shop","account":"acct_1","mode":"test","rpc":"refunds.create","order_id":"1001","operation_id":""}},"generation":1,"fingerprint":{{"version":1,"fields":{{}}}},"first_sent_ms":5,"last_ms":9,"state":{state}}}"#
+            );
+            let Money { amount, currency, .. } = stored(&Record::decode(entry.as_bytes()).unwrap(), spec);
+            (amount, currency)
+        };
+        let object = r#"{\"amount\":300,\"currency\":\"usd\"}"#;
+        let made = format!(
+            r#"{{"settled":{{"succeeded":{{"json":"{object}","request_id":null,"object_id":"re_1"}}}}}}"#
+        );
+        assert_eq!(facts(&made), (Some(300), Some("usd".to_owned())));
+        let mut outgoing = Outgoing {
+            verb: Verb::Post,
+            host: Host::Api,
+            template: "/v1/refunds".to_owned(),
+            path: "/v1/refunds".to_owned(),
+            query: String::new(),
+            body: Body::Empty,
+            idempotency_key: None,
+            version: STRIPE_VERSION.to_owned(),
+            account: crate::domain::account::AccountHeader::None,
+        };
+        for (form, amount) in [("charge=ch_1&amount=200", Some(200)), ("charge=ch_1", None)] {
+            outgoing.body = Body::Form(form.to_owned());
+            let outgoing = serde_json::to_string(&outgoing).unwrap();
+            let unknown = format!(r#"{{"unknown":{{"outgoing":{outgoing},"conflict":false}}}}"#);
+            assert_eq!(facts(&unknown), (amount, None), "{form}");
+        }
     }
 
     #[test]

@@ -167,7 +167,7 @@ impl Gateway {
     }
 
     /// Asks the policies and the budgets. What they need to know of the money is read first where a rule speaks of it, and
-    /// else not before the call is permitted.
+    /// else not before the call is permitted. Nothing is read for a call that no rule may permit whatever it moves.
     async fn permit(
         &self,
         context: &Context,
@@ -176,7 +176,9 @@ impl Gateway {
         audit: &mut audit::Record,
     ) -> Result<(), Fault> {
         let account = &prepared.account;
-        let ruled = self.policies.current().needs_money(&context.caller, &asked.spec.name());
+        let (policies, action) = (self.policies.current(), asked.spec.name());
+        let ruled = policies.needs_money(&context.caller, &action)
+            && policies.may_permit_call(&context.caller, &action, &account.alias);
         let money = if ruled { self.value(context, account, asked, true).await? } else { Money::default() };
         self.judge(context, account, Facts { money: money.known(), ..facts(prepared) }, audit)?;
         if !ruled {

@@ -184,8 +184,14 @@ pub fn proved(record: &Record, spec: &Spec, proof: &EventProof, now: Moment) -> 
         turned_s: None,
     };
     let state = State::Settled(Settled::Succeeded(success));
-    let record = Box::new(record.clone().moved_to(state, now));
-    Moved::To { later_sent: generation < record.generation, record }
+    let later_sent = generation < record.generation;
+    let mut record = Box::new(record.clone().moved_to(state, now));
+    if later_sent {
+        // The entry counts what the latest generation asked for, which may be something else.
+        let negative = spec.money.as_ref().is_some_and(|money| money.negative);
+        record.spend = record.spend.take().map(|spend| spend.of(&proof.object, negative));
+    }
+    Moved::To { later_sent, record }
 }
 
 /// What a later state of the object does to the entry of the operation that made it: replays show it from now on. While
@@ -277,6 +283,7 @@ fn codes(refusal: &Refusal) -> String {
 #[cfg(test)]
 mod tests {
     use super::super::fixtures::{at, found, outgoing, record, refusal, success, turn, unknown};
+    use super::super::spend::Claim;
     use super::*;
     use crate::stripe::outgoing::STRIPE_VERSION;
 
@@ -380,6 +387,36 @@ mod tests {
             let later = proof(record.key(4), r#"{"id":"re_1","object":"refund"}"#);
             assert_eq!(proved(&record, spec, &later, at(1)), Moved::NotOurs);
         }
+    }
+
+    #[test]
+    fn a_late_proof_of_an_earlier_generation_counts_what_that_one_moved() {
+        let spec = contract::by_ledger_name("refunds.create").unwrap();
+        let claim =
+            Claim { caller: "support".to_owned(), groups: vec![], currency: "usd".to_owned(), amount: 900 };
+        let spend = claim.spend(vec!["daily".to_owned()], at(0));
+        let record = Record { spend: Some(spend.clone()), ..record(2, unknown(false)) };
+        let counted = |generation, object: &str| {
+            let proof = EventProof {
+                event_id: "evt_1".to_owned(),
+                kind: "refund.created".to_owned(),
+                idempotency_key: record.key(generation),
+                object: object.to_owned(),
+                api_version: STRIPE_VERSION.to_owned(),
+            };
+            let Moved::To { record, .. } = proved(&record, spec, &proof, at(1)) else { panic!("{proof:?}") };
+            let spend = record.spend.unwrap();
+            (spend.amount, spend.currency)
+        };
+        let refund = r#"{"id":"re_1","object":"refund","amount":200,"currency":"eur"}"#;
+        assert_eq!(counted(1, refund), (200, "eur".to_owned()));
+        assert_eq!(
+            counted(2, refund),
+            (900, "usd".to_owned()),
+            "what was sent is counted as it was asked for"
+        );
+        let silent = r#"{"id":"re_1","object":"refund"}"#;
+        assert_eq!(counted(1, silent), (900, "usd".to_owned()));
     }
 
     fn moved(record: &Record, turn: &Turn) -> Option<Record> {

@@ -78,6 +78,16 @@ impl Spend {
         Self { at_ms, returned: came_back.unwrap_or(self.returned), ..self }
     }
 
+    /// The same by what the object says that came of it; `negative` where money goes away below zero.
+    pub(super) fn of(self, object: &str, negative: bool) -> Self {
+        let object: Value = serde_json::from_str(object).unwrap_or_default();
+        let amount = object.get("amount").and_then(Value::as_i64);
+        let currency = object.get("currency").and_then(Value::as_str);
+        let (Some(amount), Some(currency)) = (amount, currency) else { return self };
+        let amount = if negative { amount.saturating_neg() } else { amount };
+        Self { amount: amount.max(0), currency: currency.to_owned(), ..self }
+    }
+
     /// The same once an event told a later state of the object.
     pub(super) fn told(self, turn: &Turn) -> Self {
         Self { returned: came_back(&turn.object), ..self }

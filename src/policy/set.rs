@@ -170,6 +170,13 @@ impl PolicySet {
         bearing.next().is_some()
     }
 
+    /// Whether some rule may permit the caller the action with the account of this alias, on whatever conditions.
+    #[must_use]
+    pub fn may_permit_call(&self, caller: &Caller, action: &str, alias: &str) -> bool {
+        let Some(action) = super::ACTIONS.iter().find(|known| known.name == action) else { return false };
+        self.permitting().any(|rule| rule.may_concern(caller) && rule.covers(action) && rule.reaches(alias))
+    }
+
     /// Whether some rule permits somebody an RPC, on whatever conditions.
     #[must_use]
     pub fn may_permit(&self, service: &str, rpc: &str) -> bool {

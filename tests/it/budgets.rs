@@ -176,6 +176,18 @@ when { context has amount && context.amount <= 500 && context has currency && co
 permit (principal == Caller::"operator", action, resource);
 "#;
     let rig = Rig::start_with(|config| std::fs::write(&config.policy_files[0], rule).unwrap()).await;
+    let lost = rig.payment(500).await;
+    rig.control().add_fault(Fault::parse("drop_after:POST:/v1/refunds:times=1000").unwrap());
+    let status = send(&rig, refund(&lost, None, "lost")).await.unwrap_err();
+    assert_eq!(status.get_details_error_info().unwrap().reason, "OUTCOME_UNKNOWN");
+    rig.control().clear_faults();
+    for replayed in [false, true] {
+        let again = send(&rig, refund(&lost, None, "lost")).await.unwrap();
+        assert_eq!((again.refund.unwrap().amount, again.call.unwrap().replayed), (500, replayed));
+    }
+    let elsewhere = CreateRefundRequest { currency: Some("eur".to_owned()), ..refund(&lost, Some(5), "eur") };
+    let status = send(&rig, elsewhere).await.unwrap_err();
+    assert_eq!(status.get_details_bad_request().unwrap().field_violations[0].field, "currency");
     let (small, large) = (rig.payment(500).await, rig.payment(501).await);
     let status = send(&rig, refund(&large, None, "a")).await.unwrap_err();
     assert_eq!(status.get_details_error_info().unwrap().reason, "POLICY_DENIED");
@@ -183,5 +195,5 @@ permit (principal == Caller::"operator", action, resource);
     assert_eq!(status.get_details_error_info().unwrap().reason, "POLICY_DENIED");
     send(&rig, refund(&large, Some(500), "c")).await.unwrap();
     assert_eq!(send(&rig, refund(&small, None, "d")).await.unwrap().refund.unwrap().amount, 500);
-    assert_eq!(rig.refunds_made(), 2);
+    assert_eq!(rig.refunds_made(), 3);
 }
