@@ -41,8 +41,8 @@ pub struct Endpoint {
     pub livemode: bool,
     /// Accept only events of this connected account, `acct_...`; without it, of any.
     pub connected_account: Option<String>,
-    /// Connected accounts that have an endpoint of their own, where alone their events are taken: an event has one place
-    /// in the log.
+    /// Other accounts that have an endpoint of their own, where alone their events are taken: an event has one place in
+    /// the log, and a secret speaks for one account.
     pub elsewhere: BTreeSet<String>,
 }
 

@@ -6,8 +6,11 @@ mod freeze;
 mod settle;
 mod tokens;
 
+use std::sync::Arc;
+
 use prost::Message as _;
 
+use super::accounts::Account;
 use super::call::{Done, Gateway};
 use super::context::Context;
 use super::fault::{Code, Fault, Reason, Retry};
@@ -18,6 +21,7 @@ use crate::contract::{Params, Sensitivity, Violation, Violations};
 use crate::domain::limits::{OPERATIONS_SEARCHED_MAX, PAGE_ITEMS_DEFAULT, PAGE_ITEMS_MAX};
 use crate::domain::operation::OperationHash;
 use crate::ledger::Entry;
+use crate::policy::Facts;
 use crate::proto::v1::{
     CallInfo, InspectOperationRequest, InspectOperationResponse, ListOperationsRequest,
     ListOperationsResponse, OperationEntry, OperationState, ResolveOperationRequest,
@@ -50,7 +54,7 @@ impl Gateway {
         let mut params = Params::default();
         params.push("state", request.state().as_str_name(), Sensitivity::Public);
         params.push("namespace", request.namespace.as_str(), Sensitivity::Public);
-        let list = async |_: &mut Errand| self.unresolved_page(request).await;
+        let list = async |_: &mut Errand| self.unresolved_page(context, request).await;
         let (page, call) = self.errand(context, LIST, params, list).await?;
         Ok(ListOperationsResponse { call: Some(call), ..page })
     }
@@ -65,7 +69,7 @@ impl Gateway {
         request: &InspectOperationRequest,
     ) -> Result<InspectOperationResponse, Fault> {
         let inspect = async |errand: &mut Errand| {
-            let entry = self.entry_of(&request.id, Violations::of(request), errand).await?;
+            let entry = self.entry_of(context, &request.id, Violations::of(request), errand).await?;
             self.entry_message(entry, true).await
         };
         let (entry, call) = self.errand(context, INSPECT, id(&request.id), inspect).await?;
@@ -82,7 +86,7 @@ impl Gateway {
         request: &ResolveOperationRequest,
     ) -> Result<ResolveOperationResponse, Fault> {
         let resolve = async |errand: &mut Errand| {
-            let entry = self.entry_of(&request.id, Violations::of(request), errand).await?;
+            let entry = self.entry_of(context, &request.id, Violations::of(request), errand).await?;
             let hold = self.ledger.hold(entry.hash).await.map_err(|error| self.unrecorded(&error))?;
             let hold = hold.ok_or_else(|| not_unresolved(&request.id))?;
             let audit = self.own_record(&entry.record.operation);
@@ -105,7 +109,7 @@ impl Gateway {
         request: &SettleOperationRequest,
     ) -> Result<SettleOperationResponse, Fault> {
         let settle = async |errand: &mut Errand| {
-            let entry = self.entry_of(&request.id, Violations::of(request), errand).await?;
+            let entry = self.entry_of(context, &request.id, Violations::of(request), errand).await?;
             let hash = entry.hash;
             self.settle_entry(context, entry, request, errand).await?;
             self.fresh(hash).await
@@ -142,8 +146,14 @@ impl Gateway {
         Ok((response, CallInfo { audit_id, ..CallInfo::default() }))
     }
 
-    /// The operation that a request names.
-    async fn entry_of(&self, id: &str, violations: Violations, errand: &mut Errand) -> Result<Entry, Fault> {
+    /// The operation that a request names, where a rule permits the call at its account too.
+    async fn entry_of(
+        &self,
+        context: &Context,
+        id: &str,
+        violations: Violations,
+        errand: &mut Errand,
+    ) -> Result<Entry, Fault> {
         let mut violations = violations.into_vec();
         let hash = OperationHash::parse(id);
         if hash.is_none() && violations.is_empty() {
@@ -154,6 +164,7 @@ impl Gateway {
         let entry = self.ledger.entry(hash).await.map_err(|error| outcome::unrecorded(&error))?;
         let entry = entry.ok_or_else(|| not_found(id))?;
         errand.record.concern(&entry.record.operation);
+        self.judge(context, self.home_of(&entry), Facts::default(), &mut errand.record)?;
         Ok(entry)
     }
 
@@ -162,8 +173,15 @@ impl Gateway {
         self.entry_message(entry.ok_or_else(|| not_found(&hash.to_string()))?, true).await
     }
 
+    /// The account of an operation; the default one stands for those that are not configured any more.
+    fn home_of(&self, entry: &Entry) -> &Arc<Account> {
+        let account = self.accounts.of_operation(&entry.record.operation);
+        account.unwrap_or_else(|| self.accounts.default_account())
+    }
+
     async fn unresolved_page(
         &self,
+        context: &Context,
         request: &ListOperationsRequest,
     ) -> Result<ListOperationsResponse, Fault> {
         let mut violations = Violations::of(request).into_vec();
@@ -192,6 +210,9 @@ impl Gateway {
             searched += entries.len();
             after = entries.last().map(|last| last.hash);
             for entry in entries {
+                if !self.permits(&context.caller, LIST, self.home_of(&entry)) {
+                    continue;
+                }
                 let of_namespace = [record_namespace(&entry), ""].contains(&request.namespace.as_str());
                 let message = self.entry_message(entry, false).await?;
                 let state = message.operation.as_ref().map(|operation| operation.state());

@@ -142,7 +142,7 @@ impl Gateway {
         export.sent = last.sequence;
         let records = rows.into_iter().map(|stored| {
             // The proof needs the leaf; the bytes are for those who may see them.
-            let shown = visible(&sight, &stored).is_some() || sight.every;
+            let shown = visible(&sight, &stored).is_some() || sight.is_full();
             let entry = Entry::from(stored);
             ExportedAuditRecord {
                 sequence: entry.sequence,
@@ -231,7 +231,7 @@ impl Gateway {
 fn visible(sight: &Sight, stored: &StoredAudit) -> Option<Record> {
     let record: Record = serde_json::from_slice(&stored.row.record).ok()?;
     let own = !record.namespace.is_empty() && record.namespace == sight.namespace;
-    (sight.every || own).then_some(record)
+    (own || sight.every_of(record.account.as_deref(), record.mode)).then_some(record)
 }
 
 fn checked(violations: Violations) -> Result<(), Fault> {

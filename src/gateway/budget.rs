@@ -59,10 +59,11 @@ impl Gateway {
         if !violations.is_empty() {
             return Err(Fault::invalid(violations));
         }
-        let mode = self.accounts.named(&request.account)?.mode;
+        let account = self.accounts.named(&request.account)?;
+        let mode = account.mode;
         let own = context.caller.name.as_str();
         let caller = if request.caller.is_empty() { own } else { request.caller.as_str() };
-        if caller != own && !self.sight(&context.caller).every {
+        if caller != own && !self.sight(&context.caller).every_of(Some(&account.id), Some(mode)) {
             return Err(another());
         }
         let order =

@@ -12,6 +12,7 @@ use crate::audit::{Phase, Record};
 use crate::contract::{Pair, Sensitivity};
 use crate::domain::caller::Caller;
 use crate::domain::fingerprint::path_values;
+use crate::domain::operation::Mode;
 use crate::domain::planted;
 use crate::policy::{self, Decision, Facts, Question, READ_EVERY_NAMESPACE, RECEIVE_EVENT, Target};
 
@@ -84,11 +85,20 @@ impl Gateway {
         if decision.permitted { Ok(()) } else { Err(denied(&decision, &action, account)) }
     }
 
+    /// Whether a call of the gateway's own that has no further facts is permitted at an account; it goes on no record.
+    pub(super) fn permits(&self, caller: &Caller, rpc: &str, account: &Account) -> bool {
+        self.policies.judge(&question(caller, &action(rpc), account, Facts::default())).permitted
+    }
+
     /// What of the audit log the caller may see.
     pub(super) fn sight(&self, caller: &Caller) -> Sight {
-        let account = self.accounts.default_account();
-        let question = question(caller, READ_EVERY_NAMESPACE, account, Facts::default());
-        Sight { namespace: caller.namespace.clone(), every: self.policies.judge(&question).permitted }
+        let permitted = |account: &Account| self.permits(caller, READ_EVERY_NAMESPACE, account);
+        let hidden = self.accounts.all().filter(|account| !permitted(account));
+        Sight {
+            namespace: caller.namespace.clone(),
+            every: permitted(self.accounts.default_account()),
+            hidden: hidden.map(|account| (account.id.clone(), account.mode)).collect(),
+        }
     }
 
     /// Tells when this caller may not be one any more, or what callers may do has changed.
@@ -103,8 +113,23 @@ impl Gateway {
 pub(super) struct Sight {
     /// The namespace whose records are shown.
     pub(super) namespace: String,
-    /// Whether those of all others are shown too.
-    pub(super) every: bool,
+    /// Whether those of all others are shown too, but for the hidden accounts.
+    every: bool,
+    /// Accounts of which no other namespace's are shown.
+    hidden: Vec<(String, Mode)>,
+}
+
+impl Sight {
+    /// Whether records of other namespaces are shown that are about an account, or about none.
+    pub(super) fn every_of(&self, account: Option<&str>, mode: Option<Mode>) -> bool {
+        let is_hidden = |(id, of): &(String, Mode)| (Some(id.as_str()), Some(*of)) == (account, mode);
+        self.every && !self.hidden.iter().any(is_hidden)
+    }
+
+    /// Whether nothing is hidden.
+    pub(super) fn is_full(&self) -> bool {
+        self.every && self.hidden.is_empty()
+    }
 }
 
 /// Changes of who may call and of what callers may do.

@@ -16,7 +16,7 @@ use crate::domain::operation::{DEFAULT_ALIAS, Mode};
 use crate::domain::secret::Secret;
 use crate::gateway::{Account, Accounts};
 use crate::store::Store;
-use crate::stripe::{self, AccountError, Client, Key};
+use crate::stripe::{self, AccountError, Client, Key, OwnAccount};
 use crate::telemetry::metrics::Metrics;
 use crate::webhook::{Endpoint, Endpoints};
 
@@ -101,14 +101,18 @@ fn parsed(keys: &[Secret]) -> Result<Vec<Key>, stripe::KeyError> {
 /// The webhook endpoints of the accounts as configured; an account that does not run yet has none.
 pub(super) fn endpoints(config: &Config, accounts: &Accounts) -> Endpoints {
     let connected = |account: &Account| account.header.account().map(str::to_owned);
-    let elsewhere: BTreeSet<String> = accounts.all().filter_map(|account| connected(account)).collect();
+    // No secret speaks for another account that is configured.
+    let elsewhere = |own: &Account| -> BTreeSet<String> {
+        let others = accounts.all().filter(|other| other.mode == own.mode && other.id != own.id);
+        others.map(|other| other.id.clone()).collect()
+    };
     let endpoint = |one: Configured<'_>| {
         let account = accounts.resolve(one.alias)?;
         let endpoint = Endpoint {
             secrets: one.webhook_secrets.to_vec(),
             livemode: account.mode == Mode::Live,
             connected_account: connected(account),
-            elsewhere: if connected(account).is_none() { elsewhere.clone() } else { BTreeSet::new() },
+            elsewhere: elsewhere(account),
         };
         Some((account.log_alias().to_owned(), endpoint))
     };
@@ -124,7 +128,7 @@ async fn account(
 ) -> Result<(Account, Option<i64>), Error> {
     let alias = one.alias.to_owned();
     let place = pinned_at(&alias);
-    let found = stripe.own_account(one.header, Some(Instant::now() + ACCOUNT_WAIT)).await;
+    let (stripe, found) = asked(one, stripe).await?;
     let date_s = found.as_ref().ok().and_then(|found| found.date_s);
     let pinned = store.setting(&place).await?.map(|id| String::from_utf8_lossy(&id).into_owned());
     let wanted = one.header.account().map(str::to_owned).or_else(|| pinned.clone());
@@ -149,6 +153,37 @@ async fn account(
         Some(_) => {}
     }
     Ok((Account { alias, id, mode: one.mode, header: one.header.clone(), stripe }, date_s))
+}
+
+/// Asks each key for its account: what they say, and the client with those that said it. A key that says nothing is left
+/// out, since a refusal of another one would bring it into use; only where none says anything, the first stays, for the
+/// account that is pinned.
+async fn asked(
+    one: &Configured<'_>,
+    stripe: Client,
+) -> Result<(Client, Result<OwnAccount, AccountError>), Error> {
+    let deadline = Instant::now() + ACCOUNT_WAIT;
+    let (mut own, mut silence, mut taken) = (None::<OwnAccount>, None, Vec::new());
+    for (key, alone) in parsed(one.keys)?.into_iter().zip(stripe.one_by_one()) {
+        match alone.own_account(one.header, Some(deadline)).await {
+            Ok(found) => {
+                let wanted = own.get_or_insert_with(|| found.clone()).id.clone();
+                if found.id != wanted {
+                    return Err(Error::OtherAccount { alias: one.alias.to_owned(), found: found.id, wanted });
+                }
+                taken.push(key);
+            }
+            Err(error) => {
+                tracing::warn!(%error, alias = one.alias, "a key did not tell its account");
+                silence.get_or_insert((key, error));
+            }
+        }
+    }
+    match (own, silence) {
+        (Some(own), _) => Ok((stripe.with_keys(&taken)?, Ok(own))),
+        (None, Some((first, error))) => Ok((stripe.with_keys(&[first])?, Err(error))),
+        (None, None) => Err(stripe::SetupError::Keys.into()),
+    }
 }
 
 /// Under which name the id of an account is pinned in the store.

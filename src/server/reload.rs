@@ -207,7 +207,7 @@ impl Reloader {
         }
     }
 
-    /// The clients of the accounts whose keys changed; each new key is asked for its account first. An account that is
+    /// The clients of the accounts whose keys changed; each key that is not in use is asked for its account first. An account that is
     /// not configured any more keeps its keys until the next start, for what it has under way.
     async fn under_new_keys(
         &self,
@@ -217,11 +217,24 @@ impl Reloader {
         let mut clients = Vec::new();
         for account in self.0.accounts.all() {
             let old = keys(before, &account.alias)?.unwrap_or_default();
-            let Some(new) = keys(config, &account.alias)?.filter(|new| *new != old) else { continue };
-            for key in new.iter().filter(|key| !old.contains(key)) {
-                self.belongs(account, key).await?;
+            let is_news = |new: &Vec<Key>| *new != old || !new.iter().all(|key| account.stripe.holds(key));
+            let Some(new) = keys(config, &account.alias)?.filter(is_news) else { continue };
+            let mut taken = Vec::new();
+            for key in new {
+                let belongs = match account.stripe.holds(&key) {
+                    true => Ok(()),
+                    false => self.belongs(account, &key).await,
+                };
+                match belongs {
+                    Ok(()) => taken.push(key),
+                    // One that told nothing before holds nothing up by telling nothing again.
+                    Err(Error::Account { alias, source }) if old.contains(&key) => {
+                        tracing::warn!(error = %source, alias, "a key is not used, since it did not tell its account");
+                    }
+                    Err(error) => return Err(error),
+                }
             }
-            clients.push((Arc::clone(account), account.stripe.with_keys(&new)?));
+            clients.push((Arc::clone(account), account.stripe.with_keys(&taken)?));
         }
         Ok(clients)
     }

@@ -86,6 +86,12 @@ impl Client {
         self.keyring.current().first().is_some_and(Key::is_restricted)
     }
 
+    /// Whether a key is among those that it sends under.
+    #[must_use]
+    pub fn holds(&self, key: &Key) -> bool {
+        self.keyring.current().contains(key)
+    }
+
     /// A client for each key alone, the one that is tried first at the front.
     #[must_use]
     pub fn one_by_one(&self) -> Vec<Self> {

@@ -3,17 +3,21 @@
 
 use tollgate::config::{AccountConfig, Config};
 use tollgate::domain::account::AccountHeader;
+use tollgate::domain::clock::Clock as _;
 use tollgate::domain::operation::Mode;
 use tollgate::proto::v1::admin_service_client::AdminServiceClient;
 use tollgate::proto::v1::event_service_client::EventServiceClient;
 use tollgate::proto::v1::operation_service_client::OperationServiceClient;
 use tollgate::proto::v1::refund_service_client::RefundServiceClient;
+use tollgate::proto::v1::settle_operation_request::Ruling;
 use tollgate::proto::v1::{
     CreateRefundRequest, CreateRefundResponse, Event, FreezeWritesRequest, GetEventRequest,
-    GetOperationRequest, ListEventsRequest, Operation, OperationState,
+    GetOperationRequest, InspectOperationRequest, ListEventsRequest, ListOperationsRequest, Operation,
+    OperationState, SettleOperationRequest,
 };
 use tollgate::sandbox::{Control, Fault, WebhookTarget};
 use tollgate::server::{self, ReloadError};
+use tollgate::stripe::signature::sign;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
@@ -256,6 +260,58 @@ async fn nobody_freezes_an_account_by_a_right_at_another() {
 }
 
 #[tokio::test]
+async fn nobody_settles_or_sees_what_an_account_left_open_by_a_right_at_another() {
+    let rig = Rig::start_with(|config| {
+        accounts(config);
+        let text = "@id(\"rig\") permit (principal == Caller::\"rig\", action, resource);\n\
+                    @id(\"some\") permit (principal == Caller::\"operator\", action, resource)\n\
+                    when { resource == Account::\"default\" || resource == Account::\"shop\" };\n";
+        let file = config.data.parent().unwrap().join("some.cedar");
+        std::fs::write(&file, text).unwrap();
+        config.policy_files = vec![file];
+    })
+    .await;
+    let mut admin = AdminServiceClient::new(rig.operator());
+    for (alias, id) in [("eu", EUROPE), ("shop", CONNECTED)] {
+        let control = rig.control_of(id);
+        control.add_fault(Fault::parse("drop_after:POST:/v1/refunds:times=1000").unwrap());
+        send(&rig, &refund(alias, &payment(&rig, alias).await)).await.unwrap_err();
+        let id = known(&rig, alias).await.unwrap().stamp;
+        let seen = admin.inspect_operation(InspectOperationRequest { id: id.clone() }).await;
+        let settle = SettleOperationRequest {
+            id,
+            reason: "to try".to_owned(),
+            ruling: Some(Ruling::NotExecuted(true)),
+        };
+        let settled = admin.settle_operation(settle).await.map(drop).unwrap_err();
+        let denied = Some(Code::PermissionDenied);
+        assert_eq!(seen.err().map(|status| status.code()), denied.filter(|_| alias == "eu"), "{alias}");
+        assert_eq!(settled.code() == Code::PermissionDenied, alias == "eu", "{settled:?}");
+    }
+    let listed = admin.list_operations(ListOperationsRequest::default()).await.unwrap().into_inner();
+    let at: Vec<_> = listed.operations.into_iter().map(|entry| entry.operation.unwrap().account).collect();
+    assert_eq!(at, [CONNECTED]);
+}
+
+#[tokio::test]
+async fn a_secret_of_the_default_account_speaks_for_no_other() {
+    let rig = rig().await;
+    let body = format!(
+        r#"{{"id":"evt_forged","object":"event","type":"refund.created","created":1,"livemode":false,
+            "account":"{EUROPE}","data":{{"object":{{"id":"re_1","object":"refund"}}}}}}"#
+    );
+    let signed_s = rig.clock.wall().div_euclid(1_000);
+    let signature = sign(&crate::rig::SECRET.into(), signed_s, body.as_bytes());
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let url = format!("http://{}/webhooks/stripe", rig.gateway.webhook);
+    let sent = client.post(url).header("stripe-signature", signature).body(body).send().await.unwrap();
+    assert_eq!(sent.status(), 200);
+    let mut reader = EventServiceClient::new(rig.wire());
+    let question = GetEventRequest { id: "evt_forged".to_owned(), account: String::new() };
+    assert_eq!(reader.get_event(question).await.unwrap_err().code(), Code::NotFound);
+}
+
+#[tokio::test]
 async fn an_account_takes_new_keys_of_its_own_and_no_others() {
     let rig = rig().await;
     let with_key = |key: &str| {
@@ -269,6 +325,22 @@ async fn an_account_takes_new_keys_of_its_own_and_no_others() {
     let refused = rig.gateway.reload(with_key("sk_test_nobody")).await.unwrap_err();
     assert!(matches!(&refused, ReloadError::Account { alias, .. } if alias == "eu"), "{refused}");
     send(&rig, &refund("eu", &payment(&rig, "eu").await)).await.unwrap();
+}
+
+#[tokio::test]
+async fn every_key_is_asked_for_its_account_at_start() {
+    let rig = Rig::start().await;
+    let folder = tempfile::TempDir::new().unwrap();
+    let start = async |keys: &[&str]| {
+        let mut config = config(rig.stripe_address(), &folder);
+        config.stripe.keys = keys.iter().map(|&key| key.into()).collect();
+        server::start(config, rig.clock.clone()).await
+    };
+    let refused = start(&[KEY, EUROPE_KEY]).await.map(drop).unwrap_err();
+    assert!(matches!(&refused, server::Error::OtherAccount { found, .. } if found == EUROPE), "{refused}");
+    for keys in [[KEY, "sk_test_nobody"], ["sk_test_nobody", KEY]] {
+        start(&keys).await.unwrap().stop().await;
+    }
 }
 
 #[tokio::test]

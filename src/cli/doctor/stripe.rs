@@ -84,7 +84,8 @@ impl Account<'_> {
     fn register(&self, url: &str) -> String {
         let account =
             if self.alias == DEFAULT_ALIAS { String::new() } else { format!(" --account {}", self.alias) };
-        format!("tollgate webhook register --url {url}{account}")
+        let connected = if self.header.account().is_some() { " --connected" } else { "" };
+        format!("tollgate webhook register --url {url}{account}{connected}")
     }
 }
 
