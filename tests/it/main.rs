@@ -30,6 +30,7 @@ mod identity;
 mod jwt;
 mod layers;
 mod log;
+mod neighbours;
 mod policy;
 mod power;
 mod prove;
