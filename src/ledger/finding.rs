@@ -395,7 +395,7 @@ mod tests {
         let claim =
             Claim { caller: "support".to_owned(), groups: vec![], currency: "usd".to_owned(), amount: 900 };
         let spend = claim.spend(vec!["daily".to_owned()], at(0));
-        let record = Record { spend: Some(spend.clone()), ..record(2, unknown(false)) };
+        let record = Record { spend: Some(spend), ..record(2, unknown(false)) };
         let counted = |generation, object: &str| {
             let proof = EventProof {
                 event_id: "evt_1".to_owned(),
