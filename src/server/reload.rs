@@ -207,8 +207,8 @@ impl Reloader {
         }
     }
 
-    /// The clients of the accounts whose keys changed; each key that is not in use is asked for its account first. An account that is
-    /// not configured any more keeps its keys until the next start, for what it has under way.
+    /// The clients of the accounts whose keys changed; each key that is not in use is asked for its account first. An
+    /// account that is not configured any more keeps its keys until the next start, for what it has under way.
     async fn under_new_keys(
         &self,
         config: &Config,
