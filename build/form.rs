@@ -3,7 +3,8 @@
 use prost_reflect::{FieldDescriptor, Kind, MessageDescriptor};
 
 use super::model::{
-    Contract, Shape, extension, flag, ident, in_oneof, is_timestamp, rust, sensitivity, shape, stripe_name,
+    Contract, Shape, extension, flag, ident, in_oneof, is_sent, is_timestamp, rust, sensitivity, shape,
+    stripe_name,
 };
 
 /// `Form` for every message that is sent, `StripeEnum` for every enum.
@@ -30,7 +31,7 @@ fn message(descriptor: &MessageDescriptor) -> String {
     let path = path_fields(descriptor);
     let fields: String = descriptor
         .fields()
-        .filter(|field| !flag(field, "local") && !in_oneof(field) && !path.contains(&field.name().to_owned()))
+        .filter(|field| is_sent(field) && !in_oneof(field) && !path.contains(&field.name().to_owned()))
         .map(|field| format!("        {}\n", line(&field)))
         .collect();
     format!(

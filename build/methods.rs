@@ -73,10 +73,11 @@ fn spec(method: &Method, stripe: &DynamicMessage, effect: i64, verb: &str, path:
         .map(|(name, value)| format!("({name:?}, {value:?})"))
         .collect();
     Ok(format!(
-        "Spec {{ service: {service:?}, rpc: {rpc:?}, ledger_name: {ledger_name:?}, verb: Verb::{verb}, path: {path:?}, host: Host::{host}, effect: Effect::{effect}, lookup: {lookup}, settled_by: &{settled:?}, turned_by: &{turned:?}, paging: {paging}, object: {object:?}, fixed: &[{fixed}], stamped: {stamped}, guards: &[{guards}], stages: {stages}, money: {money} }}",
+        "Spec {{ service: {service:?}, rpc: {rpc:?}, ledger_name: {ledger_name:?}, verb: Verb::{verb}, path: {path:?}, host: Host::{host}, effect: Effect::{effect}, lookup: {lookup}, settled_by: &{settled:?}, turned_by: &{turned:?}, paging: {paging}, object: {object:?}, fixed: &[{fixed}], stamped: {stamped}, guards: &[{guards}], stages: {stages}, money: {money}, id_prefixes: &{prefixes:?} }}",
         guards = guards(stripe),
         stages = stages(stripe),
         money = money(stripe),
+        prefixes = texts(stripe, "id_prefixes"),
         host = if number(stripe, "host") == Some(1) { "Files" } else { "Api" },
         effect = ["", "Read", "Write", "Money", "Repeatable"][effect as usize],
         lookup = lookup(stripe),

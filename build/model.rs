@@ -62,7 +62,7 @@ impl Contract {
         for method in contract.services.iter().flat_map(|service| &service.methods) {
             collect(&method.descriptor.input(), &mut contract.checked, &|_| true);
             if method.stripe.is_some() {
-                collect(&method.request(), &mut contract.sent, &|field| !flag(field, "local"));
+                collect(&method.request(), &mut contract.sent, &is_sent);
                 for field in method.descriptor.output().fields().filter(is_resource) {
                     collect_field(&field, &mut contract.received, &|_| true);
                 }
@@ -118,6 +118,21 @@ pub(crate) fn extension(options: DynamicMessage, name: &str) -> Option<Value> {
     let pool = options.descriptor().parent_pool().clone();
     let extension = pool.get_extension_by_name(&format!("{OPTIONS}.{name}"))?;
     options.has_extension(&extension).then(|| options.get_extension(&extension).into_owned())
+}
+
+/// What the gateway checks of the field before it does anything else.
+pub(crate) fn rules(field: &FieldDescriptor) -> Option<DynamicMessage> {
+    extension(field.options(), "rules")?.as_message().cloned()
+}
+
+/// What to do in place of setting the field, where the gateway does not take it; empty where it does.
+pub(crate) fn instead(field: &FieldDescriptor) -> String {
+    rules(field).map(|rules| text(&rules, "instead")).unwrap_or_default()
+}
+
+/// Whether the field's value goes to Stripe.
+pub(crate) fn is_sent(field: &FieldDescriptor) -> bool {
+    !flag(field, "local") && instead(field).is_empty()
 }
 
 /// Whether a boolean field option is on.

@@ -6,7 +6,8 @@ use prost_reflect::{FieldDescriptor, Kind};
 use super::Result;
 use super::form::path_fields;
 use super::model::{
-    Contract, Method, Service, Shape, extension, flag, in_oneof, number, sensitivity, shape, stripe_name,
+    Contract, Method, Service, Shape, extension, flag, in_oneof, is_sent, number, rules, sensitivity, shape,
+    stripe_name,
 };
 
 /// Entities, and the groups that hold actions of many services.
@@ -41,6 +42,8 @@ action "write" in ["change"];
 action "money" in ["change"];
 // Creates something that may safely exist twice, such as an uploaded file.
 action "repeatable" in ["change"];
+// Keeps or changes what is the caller's own at the gateway, such as its subscriptions, and nothing at Stripe.
+action "own";
 // Sees or changes the gateway itself, beyond the caller's own namespace.
 action "admin";
 "#;
@@ -52,6 +55,12 @@ const RIGHTS: &[(&str, &[&str], &str, &str)] = &[
         &["EventService", "read"],
         "    event_type: String,\n",
         "A stream or a list may show an event of this type; asked for each event.",
+    ),
+    (
+        "EventService.SeeEveryCause",
+        &["EventService", "admin"],
+        "",
+        "Events say which call caused them for other namespaces too.",
     ),
     (
         "AuditService.ReadEveryNamespace",
@@ -103,7 +112,7 @@ fn action(service: &Service, method: &Method) -> Result<(String, String)> {
         tagged = request.get_field_by_name("metadata").is_some_and(|field| field.is_map());
         money = stripe.has_field_by_name("money");
         let in_path = path_fields(&request);
-        for field in request.fields().filter(|field| !flag(field, "local")) {
+        for field in request.fields().filter(is_sent) {
             attributes.extend(attribute(&field, in_path.contains(&field.name().to_owned()), money));
         }
         if money {
@@ -137,7 +146,11 @@ fn classes(method: &Method) -> &'static [&'static str] {
     let Some(stripe) = &method.stripe else {
         let access =
             extension(method.descriptor.options(), "access").and_then(|value| value.as_enum_number());
-        return if access == Some(1) { &["read"] } else { &["admin"] };
+        return match access {
+            Some(1) => &["read"],
+            Some(2) => &["own"],
+            _ => &["admin"],
+        };
     };
     match number(stripe, "effect") {
         Some(2) => &["write", "change"],
@@ -160,8 +173,7 @@ fn attribute(field: &FieldDescriptor, in_path: bool, money: bool) -> Option<Attr
         _ => return None,
     };
     let name = stripe_name(field);
-    let rules = extension(field.options(), "rules").and_then(|value| value.as_message().cloned());
-    let required = rules.is_some_and(|rules| number(&rules, "required") == Some(1));
+    let required = rules(field).is_some_and(|rules| number(&rules, "required") == Some(1));
     let read = money && ["amount", "currency"].contains(&name.as_str());
     Some(Attribute { name, kind, required: required || in_path || read })
 }

@@ -3,7 +3,8 @@
 use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, Value};
 
 use super::model::{
-    Contract, Shape, extension, flag, ident, in_oneof, is_timestamp, number, rust, shape, text, texts,
+    Contract, Shape, extension, flag, ident, in_oneof, instead, is_timestamp, number, rules, rust, shape,
+    text, texts,
 };
 
 /// `Check` for every message that comes in.
@@ -27,12 +28,16 @@ fn message(descriptor: &MessageDescriptor) -> String {
 }
 
 fn checks(field: &FieldDescriptor) -> Vec<String> {
-    let rules = extension(field.options(), "rules").and_then(|value| value.as_message().cloned());
+    let rules = rules(field);
     let (name, path) = (ident(field), format!("&at.field({:?})", field.name()));
     let mut lines = Vec::new();
     if let Some(rules) = &rules {
         if number(rules, "required") == Some(1) {
             lines.push(format!("out.required({path}, {});", is_set(field)));
+        }
+        let instead = instead(field);
+        if !instead.is_empty() {
+            lines.push(format!("out.not_taken({path}, {}, {instead:?});", is_set(field)));
         }
         lines.extend(value_rules(field, rules, &path));
     }

@@ -18,8 +18,8 @@ fn server(service: &Service) -> tonic_build::manual::Service {
             .name(snake(&method.name))
             .route_name(&method.name)
             .input_type(request(method))
-            .output_type(rust(method.descriptor.output().name()))
-            .codec_path("crate::grpc::codec::Codec");
+            .output_type(response(method))
+            .codec_path(codec(method));
         if method.descriptor.is_client_streaming() {
             rpc = rpc.client_streaming();
         }
@@ -31,8 +31,26 @@ fn server(service: &Service) -> tonic_build::manual::Service {
     builder.build()
 }
 
+fn codec(method: &Method) -> &'static str {
+    if method.descriptor.is_server_streaming() {
+        "crate::grpc::codec::StreamCodec"
+    } else {
+        "crate::grpc::codec::Codec"
+    }
+}
+
 fn request(method: &Method) -> String {
     format!("crate::contract::Received<{}>", rust(method.descriptor.input().name()))
+}
+
+/// What is streamed to many may be encoded before.
+fn response(method: &Method) -> String {
+    let message = rust(method.descriptor.output().name());
+    if method.descriptor.is_server_streaming() {
+        format!("crate::contract::Sent<{message}>")
+    } else {
+        message
+    }
 }
 
 /// The trait implementations, and the list of services for the router.
@@ -84,7 +102,7 @@ fn rpc(service: &Service, method: &Method) -> String {
         } else {
             message
         },
-        rust(method.descriptor.output().name()),
+        response(method),
     );
     let mut stream = String::new();
     if method.descriptor.is_server_streaming() {

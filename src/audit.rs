@@ -24,12 +24,11 @@ pub use terms::terms;
 
 use crate::contract::{Pair, Sensitivity};
 use crate::domain::caller::Caller;
-use crate::domain::clock::Clock;
+use crate::domain::clock::{Clock, Vouched};
 use crate::store::{self, AuditRow, Batch, Store};
 
 use id::Ids;
 use keys::Keys;
-use retention::Began;
 
 /// Days of the shortest month, to tell how many months may be kept.
 const MONTH_DAYS_MIN: i64 = 28;
@@ -58,7 +57,7 @@ pub struct Auditor {
     clock: Arc<dyn Clock>,
     keys: Keys,
     kept_days: i64,
-    began: Began,
+    vouched: Vouched,
     ids: Arc<Ids>,
 }
 
@@ -72,8 +71,8 @@ impl Auditor {
         let kept_days = i64::from(kept_days);
         let kept_months = i32::try_from(kept_days / MONTH_DAYS_MIN + 1).unwrap_or(i32::MAX);
         let keys = Keys::open(store.clone(), Month::of(clock.wall()), kept_months).await?;
-        let began = Began::now(&store, &*clock).await?;
-        Ok(Self { store, clock, keys, kept_days, began, ids })
+        let vouched = retention::vouched(&store, &*clock).await?;
+        Ok(Self { store, clock, keys, kept_days, vouched, ids })
     }
 
     /// An auditor with this key for all months, for tests that cannot wait.
@@ -85,8 +84,8 @@ impl Auditor {
     ) -> Result<Self, Error> {
         let keys = Keys::with(store.clone(), Month::of(clock.wall()), key);
         let ids = Arc::new(Ids::new().map_err(Error::Random)?);
-        let began = Began::at(&*clock);
-        Ok(Self { store, clock, keys, kept_days: 1, began, ids })
+        let vouched = Vouched::new(&*clock, None);
+        Ok(Self { store, clock, keys, kept_days: 1, vouched, ids })
     }
 
     /// A record of now, to be filled further. `rpc` is the full gRPC method.
@@ -94,6 +93,16 @@ impl Auditor {
     pub fn record(&self, phase: Phase, caller: &Caller, rpc: impl Into<String>) -> Record {
         let at_ms = self.clock.wall();
         Record::new(self.ids.next(at_ms), at_ms, phase, caller, rpc.into())
+    }
+
+    /// A further record of the call that a record is about, as of now; what came of it is still to be said.
+    #[must_use]
+    pub fn further(&self, record: &Record) -> Record {
+        let at_ms = self.clock.wall();
+        let mut further = record.clone();
+        (further.id, further.at_ms) = (self.ids.next(at_ms), at_ms);
+        (further.outcome, further.latency_ms) = (None, None);
+        further
     }
 
     /// The parameters as the record may show them: public ones as they are, personal ones as keyed hashes, of secret

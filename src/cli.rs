@@ -23,6 +23,7 @@ mod sandbox;
 mod serve;
 mod signal;
 mod stripe;
+mod subscriptions;
 mod tls;
 mod tokens;
 mod webhook;
@@ -60,6 +61,9 @@ enum Command {
     /// Read the event stream, or make the sandbox produce events
     #[command(subcommand)]
     Events(events::Command),
+    /// Make, show, move and consume named subscriptions to events
+    #[command(subcommand)]
+    Subscriptions(subscriptions::Command),
     /// Show and settle operations whose outcome is not known
     #[command(subcommand)]
     Operations(operations::Command),
@@ -139,6 +143,7 @@ async fn run(
         Command::Call(arguments) => call::run(arguments).await,
         Command::Refunds(command) => refunds::run(command).await,
         Command::Events(command) => events::run(command).await,
+        Command::Subscriptions(command) => subscriptions::run(command).await,
         Command::Operations(command) => operations::run(command).await,
         Command::Freeze(arguments) => freezes::freeze(arguments).await,
         Command::Unfreeze(arguments) => freezes::unfreeze(arguments).await,
@@ -183,6 +188,8 @@ mod tests {
             "tollgate tokens create",
             "tollgate tokens create shop --lifetime 3x",
             "tollgate tokens revoke tok_1",
+            "tollgate subscriptions seek orders --to earliest",
+            "tollgate subscriptions replay orders --reason again",
             "tollgate audit key --erase 2026-10",
             "tollgate policy explain --caller a --action b --amount 5",
         ] {
@@ -194,6 +201,9 @@ mod tests {
             "tollgate call RefundService/GetRefund -d {}",
             "tollgate tokens create shop --lifetime 90d --note ci -o json",
             "tollgate tokens rotate tok_1 --overlap 1h",
+            "tollgate subscriptions create orders --types refund.*,charge.refunded --from earliest --lease 1m",
+            "tollgate subscriptions replay orders evt_1 evt_2 --reason again",
+            "tollgate subscriptions consume orders --limit 5 -o jsonl",
             "tollgate dev --ports random --json-ready --data x",
             "tollgate audit search re_1 --param email=a@b.c --phase outcome --since 2026-11-01T00:00:00Z",
             "tollgate audit export --to log.jsonl --format csv",

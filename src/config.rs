@@ -1,6 +1,7 @@
 //! The gateway's settings: read from a TOML file, the environment and flags, checked as a whole and typed. It is the only
 //! place that reads the environment, and it starts nothing.
 
+mod bytes;
 mod check;
 mod docs;
 mod environment;
@@ -22,10 +23,11 @@ use std::time::Duration;
 pub use docs::markdown;
 pub use environment::{
     ADDRESS_VARIABLE, CONFIG_VARIABLE, CREDENTIALS_VARIABLE, Environment, HANDED_OVER_VARIABLE,
-    TLS_CA_VARIABLE, TLS_CERT_VARIABLE, TLS_KEY_VARIABLE, TOKEN_VARIABLE,
+    NOTIFY_SOCKET_VARIABLE, TLS_CA_VARIABLE, TLS_CERT_VARIABLE, TLS_KEY_VARIABLE, TOKEN_VARIABLE,
+    WATCHDOG_USEC_VARIABLE,
 };
 pub use fault::{Fault, Faults, nearest};
-pub use identity::{CallerConfig, IssuerConfig};
+pub use identity::{CallerConfig, IssuerConfig, Roll};
 pub use keys::{KEYS, Key, Shape};
 pub use sample::sample;
 pub use schema::schema;
@@ -44,6 +46,8 @@ pub struct Config {
     pub mode: Mode,
     /// How Stripe is reached.
     pub stripe: Stripe,
+    /// How much goes to Stripe.
+    pub traffic: Traffic,
     /// How webhooks are trusted.
     pub webhook: Webhook,
     /// The Stripe accounts beside the default one, which `stripe` and `webhook` speak of.
@@ -62,6 +66,8 @@ pub struct Config {
     pub policy_files: Vec<PathBuf>,
     /// The event feed.
     pub feed: Feed,
+    /// Where events come from and how long they stay.
+    pub events: Events,
     /// The audit log.
     pub audit: Audit,
     /// What is doubted about a refund.
@@ -95,6 +101,17 @@ pub struct Stripe {
     pub attempt_timeout: Duration,
     /// Longest that a connection may take to come up.
     pub connect_timeout: Duration,
+}
+
+/// How much goes to each Stripe account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Traffic {
+    /// Requests a second; what Stripe lets through in the account's mode where nothing is said.
+    pub requests_per_s: Option<u32>,
+    /// Requests a second to one endpoint.
+    pub endpoint_requests_per_s: u32,
+    /// Requests under way at once.
+    pub requests_at_once_max: u32,
 }
 
 /// A Stripe account beside the default one.
@@ -132,6 +149,12 @@ pub struct Listen {
     pub connections_max: usize,
     /// Open connections on each port from one address.
     pub connections_per_address_max: usize,
+    /// Calls of the contract that may be under way at once.
+    pub calls_in_flight_max: usize,
+    /// How long everything is still served after the gateway has said that it is going.
+    pub lame_duck: Duration,
+    /// How long calls that were accepted may take to finish after that.
+    pub grace: Duration,
 }
 
 /// TLS. What the files hold is read when a gateway starts, and anew when they change.
@@ -169,6 +192,50 @@ pub enum ClientCertificates {
 pub struct Feed {
     /// Longest that a quiet stream goes without a checkpoint.
     pub checkpoint_interval: Duration,
+}
+
+/// Where events come from and how long they stay.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Events {
+    /// How events come in.
+    pub mode: EventsMode,
+    /// How long events stay in the log, unless they are still to be read.
+    pub retention_days: u32,
+    /// Size at which the log loses its oldest events before their time, unless they are still to be read.
+    pub retention_bytes: u64,
+    /// Age at which an event leaves the log whether a named subscription has acknowledged it or not; at least
+    /// `retention_days`.
+    pub retention_hard_days: u32,
+    /// Time between two readings of Stripe's own list.
+    pub sweep_every: Duration,
+    /// How much of what was read before is read again.
+    pub sweep_overlap: Duration,
+    /// Types of events to ask Stripe for; all of them where none is named.
+    pub sweep_types: Vec<String>,
+    /// Most requests that such readings make in a day, over all accounts.
+    pub sweep_reads_per_day: usize,
+    /// What is kept of a thin event.
+    pub thin: Thin,
+    /// Bytes of recent events that all streams share in memory.
+    pub memory_bytes: usize,
+}
+
+/// How events come in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventsMode {
+    /// Stripe delivers them.
+    Webhook,
+    /// The gateway reads Stripe's list; it listens to nobody for them.
+    Poll,
+}
+
+/// What is kept of a thin event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Thin {
+    /// What was delivered.
+    AsDelivered,
+    /// That, and what Stripe answers when asked for it.
+    Fetch,
 }
 
 /// The audit log.

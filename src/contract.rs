@@ -6,6 +6,7 @@ pub mod field_path;
 mod form;
 mod method;
 pub mod page;
+mod sent;
 pub mod unknown;
 mod violations;
 
@@ -16,6 +17,7 @@ pub use generated::*;
 pub use method::{
     Effect, Guard, Host, Local, Lookup, LookupBy, Method, Money, MoneyRead, Paging, Spec, Stages, Verb,
 };
+pub use sent::Sent;
 pub use unknown::Received;
 pub use violations::{Check, Format, TextRule, Violation, Violations};
 

@@ -3,10 +3,13 @@
 
 pub mod api;
 pub mod by_hand;
+mod carried;
 pub mod codec;
 pub mod deadline;
 pub mod layer;
+pub mod load;
 pub mod status;
+mod told;
 
 pub use api::{Api, Peer, too_slow};
 pub use generated::{SERVICES, add_services};

@@ -371,6 +371,9 @@ impl Ledger {
     /// Answers a call that sends nothing; its audit record need not be waited for.
     fn answer(&self, mut audit: audit::Record, operation: &Operation, begun: Begun) -> Result<Begun, Error> {
         trail::answered(&mut audit, operation, begun.word());
+        if let Begun::OverBudget(exceeded) = &begun {
+            trail::denied(&mut audit, exceeded.rule());
+        }
         self.store.append_audit_lazily(audit.row()?);
         Ok(begun)
     }

@@ -14,7 +14,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio::sync::watch;
 
-pub use action::{ACTIONS, Action, Kind, READ_EVERY_NAMESPACE, RECEIVE_EVENT, SCHEMA};
+pub use action::{ACTIONS, Action, Kind, READ_EVERY_NAMESPACE, RECEIVE_EVENT, SCHEMA, SEE_EVERY_CAUSE};
 pub use explain::{Bearing, Explained};
 pub use fault::{Fault, Faults};
 pub use lint::{Known, Warning};

@@ -5,6 +5,7 @@ mod account;
 mod accounts;
 mod amount;
 mod book;
+mod burst;
 mod cards;
 mod cash_balance;
 mod charges;
@@ -43,6 +44,7 @@ mod shape;
 mod state;
 #[cfg(test)]
 mod tests;
+mod thin;
 mod triggers;
 mod warnings;
 mod webhook_endpoints;
@@ -58,6 +60,7 @@ use tokio::task::JoinHandle;
 
 use self::accounts::Accounts;
 pub use self::accounts::Further;
+pub use self::burst::{BURST_EVENTS_MAX, BURST_FILL_BYTES_MAX, Burst};
 pub use self::control::Control;
 pub use self::fault::{Error as FaultError, Fault, Kind as FaultKind};
 pub use self::keys::RestrictedKey;
@@ -85,6 +88,9 @@ impl std::fmt::Debug for WebhookTarget {
 pub struct Options {
     /// The key that may do everything.
     pub secret_key: String,
+    /// The key of an organisation that all accounts are of, if they are of one: it acts on the account that
+    /// `Stripe-Context` names.
+    pub organisation_key: Option<String>,
     /// Further keys, each with the rights that it has.
     pub restricted_keys: Vec<RestrictedKey>,
     /// `acct_...` of the account the key belongs to.
@@ -95,6 +101,10 @@ pub struct Options {
     pub api_version: String,
     /// Where events go from the start.
     pub webhooks: Vec<WebhookTarget>,
+    /// Where events go in their thin form from the start.
+    pub thin_webhooks: Vec<WebhookTarget>,
+    /// Tries for one delivery, the first included; then it is given up.
+    pub delivery_tries_max: u32,
     /// Faults from the start.
     pub faults: Vec<Fault>,
     /// Source of time; the sandbox's test clock runs ahead of it.
@@ -113,17 +123,24 @@ impl Options {
     pub fn new(secret_key: impl Into<String>, clock: Arc<dyn Clock>) -> Self {
         Self {
             secret_key: secret_key.into(),
+            organisation_key: None,
             restricted_keys: Vec::new(),
             account_id: "acct_1SandboxTollgate".to_owned(),
             accounts: Vec::new(),
             api_version: "2026-10-28.endive".to_owned(),
             webhooks: Vec::new(),
+            thin_webhooks: Vec::new(),
+            delivery_tries_max: outbox::TRIES_MAX,
             faults: Vec::new(),
             clock,
             state_file: None,
             seed: 1,
             rate_limit_per_second: None,
         }
+    }
+
+    fn is_organisations(&self, key: &str) -> bool {
+        self.organisation_key.as_deref() == Some(key)
     }
 }
 

@@ -4,6 +4,7 @@
 
 mod commit;
 mod error;
+mod expiry;
 mod files;
 mod index;
 mod inspect;
@@ -13,6 +14,7 @@ mod query;
 mod readers;
 mod rows;
 mod schema;
+mod settings;
 mod shared;
 mod tail;
 mod terms;
@@ -22,22 +24,25 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, oneshot, watch};
 
 pub use self::error::Error;
 pub use self::inspect::Inspection;
 pub use self::rows::{
-    Appended, AuditRow, Batch, Entry, JournalRow, Movement, NewEvent, OperationRow, Receipt, Setting,
-    StoredAudit, StoredEvent, StoredMovement, StoredOperation,
+    Appended, AuditRow, Batch, Entry, EventSpan, JournalRow, Movement, NewEvent, OperationRow, Receipt,
+    Setting, StoredAudit, StoredEvent, StoredMovement, StoredOperation,
 };
 pub use self::terms::Terms;
 
 use self::commit::stored;
+use self::expiry::Expiry;
 use self::files::Folder;
 use self::limits::{BATCH_BYTES_MAX, QUEUE_BATCHES_MAX, READERS_MAX, SEARCHERS_MAX};
 use self::readers::Readers;
 use self::shared::Shared;
+pub use self::shared::Sink;
 use self::terms::Window;
 use self::writer::{Job, Opened, Pending, Writer};
 use crate::domain::clock::UnixMillis;
@@ -97,11 +102,21 @@ impl Store {
         if bytes > BATCH_BYTES_MAX {
             return Err(Error::TooLarge { bytes, bytes_max: BATCH_BYTES_MAX });
         }
+        let asked = Instant::now();
         let place = Arc::clone(&self.places).acquire_owned().await.map_err(|_| Error::Closed)?;
         let (answer, answered) = oneshot::channel();
         self.jobs.send(Job::Commit(Pending { batch, answer, place })).map_err(|_| Error::Closed)?;
         // A writer that ends without an answer may have committed before.
-        answered.await.unwrap_or(Err(Error::Uncertain))
+        let receipt = answered.await.unwrap_or(Err(Error::Uncertain))?;
+        if let Some(told) = self.shared.stopwatch.get() {
+            told(asked.elapsed());
+        }
+        Ok(receipt)
+    }
+
+    /// Tells `stopwatch` of each batch how long it took until it was durable, waiting included. The first one stays.
+    pub fn time_commits(&self, stopwatch: impl Fn(Duration) + Send + Sync + 'static) {
+        drop(self.shared.stopwatch.set(Box::new(stopwatch)));
     }
 
     /// Keeps an audit row without waiting: it goes along with the next commit, within a tenth of a second. What finds
@@ -226,12 +241,55 @@ impl Store {
         self.shared.head.subscribe()
     }
 
+    /// Hands every event to `sink` once it is durable, in log order and before anybody is told of it. It runs where rows
+    /// are written, so it must be quick. There is one event feed to a store: a second sink is not taken.
+    pub fn events_into(&self, sink: Sink) {
+        // The first one stays.
+        drop(self.shared.sink.set(sink));
+    }
+
     /// The position of the oldest event that is kept, or `None` while there is none.
     ///
     /// # Errors
     /// Whatever the disk says.
     pub async fn events_oldest(&self) -> Result<Option<u64>, Error> {
         self.readers.read(query::events_oldest).await
+    }
+
+    /// From where to where the log of events reaches, or `None` while it has had none. When it was made last is asked of
+    /// all but those of the source `made_here`.
+    ///
+    /// # Errors
+    /// Whatever the disk says.
+    pub async fn event_span(&self, made_here: i32) -> Result<Option<EventSpan>, Error> {
+        self.readers.read(move |connection| query::event_span(connection, made_here)).await
+    }
+
+    /// The first position from which on the events take no more than `bytes`; the one that the next event will have, if the
+    /// newest alone takes more.
+    ///
+    /// # Errors
+    /// Whatever the disk says.
+    pub async fn event_position_within(&self, bytes: u64) -> Result<u64, Error> {
+        let head = self.head();
+        self.readers.read(move |connection| query::position_within(connection, bytes, head)).await
+    }
+
+    /// Removes the events up to and including `position`, though never the newest, and the marks of removed events that
+    /// were received before `marks_before`: an event whose mark is gone is a new one when it comes again. Commits go on in
+    /// between. What an error interrupts is done when it is asked for again.
+    ///
+    /// # Errors
+    /// As for [`Store::commit`].
+    pub async fn expire_events(&self, position: u64, marks_before: UnixMillis) -> Result<(), Error> {
+        let expiry = Expiry { events_up_to: stored(position), marks_before_ms: marks_before };
+        loop {
+            let (answer, answered) = oneshot::channel();
+            self.jobs.send(Job::Expire(expiry, answer)).map_err(|_| Error::Closed)?;
+            if !answered.await.unwrap_or(Err(Error::Uncertain))? {
+                return Ok(());
+            }
+        }
     }
 
     /// The position of the first event received at or after `time`, or the one that the next event will have. As exact
@@ -259,6 +317,24 @@ impl Store {
         let (terms, term) = (self.terms, term.to_owned());
         let window = Window { after: stored(position), head: stored(self.head()), count_max, bytes_max };
         self.readers.read(move |connection| terms.events_with(connection, &term, window)).await
+    }
+
+    /// Events with this term before `position`, the latest first, within the limits of [`Store::events_after`]. Only an empty
+    /// answer is the end.
+    ///
+    /// # Errors
+    /// Whatever the disk says.
+    pub async fn events_with_before(
+        &self,
+        term: &str,
+        position: u64,
+        count_max: usize,
+        bytes_max: usize,
+    ) -> Result<Vec<StoredEvent>, Error> {
+        let (terms, term) = (self.terms, term.to_owned());
+        let head = stored(position.saturating_sub(1).min(self.head()));
+        let window = Window { after: 0, head, count_max, bytes_max };
+        self.readers.read(move |connection| terms.events_with_before(connection, &term, window)).await
     }
 
     /// Audit records after `sequence` (0 for all) in the order of their commits, at most `count_max`.
@@ -319,18 +395,6 @@ impl Store {
         }
     }
 
-    /// The value of a setting of either kind, or `None` if it was never kept.
-    ///
-    /// # Errors
-    /// [`Error::Uncertain`] while it is not known whether its last replacement is stored; whatever the disk says.
-    pub async fn setting(&self, name: &str) -> Result<Option<Vec<u8>>, Error> {
-        if self.shared.tail().doubts_setting(name) {
-            return Err(Error::Uncertain);
-        }
-        let name = name.to_owned();
-        self.readers.read(move |connection| query::setting(connection, &name)).await
-    }
-
     /// The entries of a kind with their ids, in the order of these; all of them, so a kind is for what is few.
     ///
     /// # Errors
@@ -361,29 +425,6 @@ impl Store {
     /// Whatever the disk says.
     pub async fn movements_of(&self, group: [u8; 32]) -> Result<Vec<StoredMovement>, Error> {
         self.readers.read(move |connection| query::movements_of(connection, &group)).await
-    }
-
-    /// Keeps a setting if it has no value yet; answers the value that stands, which may be an earlier one.
-    ///
-    /// # Errors
-    /// As for [`Store::commit`].
-    pub async fn keep_setting(&self, name: &str, value: Vec<u8>) -> Result<Vec<u8>, Error> {
-        if let Some(value) = self.setting(name).await? {
-            return Ok(value);
-        }
-        let settings = vec![Setting { name: name.to_owned(), value }];
-        self.commit(Batch { settings, ..Batch::default() }).await?;
-        self.setting(name).await?.ok_or_else(|| Error::Corrupt(format!("setting `{name}` is gone")))
-    }
-
-    /// A secret of this data folder: random bytes made at the first request for the name and the same ever after.
-    ///
-    /// # Errors
-    /// As for [`Store::commit`].
-    pub async fn secret(&self, name: &str) -> Result<[u8; 32], Error> {
-        let name = format!("secret.{name}");
-        let secret = self.keep_setting(&name, random::<32>()?.to_vec()).await?;
-        secret.try_into().map_err(|_| Error::Corrupt(format!("setting `{name}` has the wrong length")))
     }
 
     /// What tells this event log from every other, for the cursors; random, and the same for the folder's whole life.
@@ -417,18 +458,12 @@ impl Store {
 fn log_id(connection: &rusqlite::Connection) -> Result<u64, Error> {
     connection.execute(
         "INSERT INTO settings (name, value) VALUES (?1, ?2) ON CONFLICT DO NOTHING",
-        (LOG_ID, random::<8>()?),
+        (LOG_ID, settings::random::<8>()?),
     )?;
     let stored = query::setting(connection, LOG_ID)?.and_then(|value| value.try_into().ok());
     stored
         .map(u64::from_be_bytes)
         .ok_or_else(|| Error::Corrupt(format!("setting `{LOG_ID}` has the wrong length")))
-}
-
-fn random<const BYTES: usize>() -> Result<[u8; BYTES], Error> {
-    let mut bytes = [0; BYTES];
-    getrandom::fill(&mut bytes).map_err(|error| Error::Io(error.to_string()))?;
-    Ok(bytes)
 }
 
 #[cfg(test)]

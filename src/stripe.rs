@@ -3,16 +3,21 @@
 
 mod account;
 pub mod answer;
+mod breaker;
 mod client;
 pub mod error;
+pub mod events;
+mod health;
 mod key;
 mod keyring;
 pub mod outgoing;
 pub mod retry;
+mod retry_budget;
 pub mod rights;
 #[cfg(test)]
 mod script;
 pub mod signature;
+pub mod traffic;
 mod transport;
 pub mod webhook_endpoints;
 
@@ -22,4 +27,5 @@ pub use client::{Client, Options};
 pub use error::StripeError;
 pub use key::{Key, KeyError};
 pub use outgoing::{AccountHeader, Body, Outgoing, STRIPE_VERSION};
+pub use traffic::Sender;
 pub use transport::SetupError;

@@ -1,10 +1,12 @@
 //! What is seen from outside: logs, traces and metrics. It decides how they look and where they go, never what is worth
 //! reporting.
 
+pub mod call;
 pub mod context;
 mod export;
 pub mod metrics;
 pub mod names;
+pub mod process;
 
 use std::io::IsTerminal as _;
 
@@ -12,9 +14,15 @@ use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use tracing::level_filters::LevelFilter;
 use tracing::{Dispatch, Level};
-use tracing_subscriber::filter::{EnvFilter, Targets};
+use tracing_subscriber::filter::{EnvFilter, FilterExt as _, Targets, filter_fn};
+use tracing_subscriber::fmt::format::{DefaultFields, Full, Json, JsonFields};
 use tracing_subscriber::layer::SubscriberExt as _;
-use tracing_subscriber::{Layer as _, Registry};
+use tracing_subscriber::{Layer as _, Registry, fmt};
+
+/// The target of the spans of calls; all others of this crate are inside of one.
+pub const RPC_TARGET: &str = "tollgate::rpc";
+
+type JsonLines<S, T, W> = fmt::Layer<S, JsonFields, fmt::format::Format<Json, T>, W>;
 
 /// Where logs and traces go.
 #[derive(Clone, Debug)]
@@ -23,7 +31,7 @@ pub struct Options {
     pub log: String,
     /// How a log line looks.
     pub format: Format,
-    /// OTLP receiver for traces over gRPC, `http://host:port`; without one no trace leaves the process.
+    /// OTLP receiver over gRPC, `http://host:port`; without one no trace leaves the process.
     pub otlp_endpoint: Option<String>,
 }
 
@@ -46,7 +54,7 @@ pub enum Error {
     #[error("the log filter `{0}` cannot be read")]
     Filter(String),
     /// The exporter cannot be made.
-    #[error("traces cannot be exported to `{endpoint}`")]
+    #[error("traces and metrics cannot be exported to `{endpoint}`")]
     Exporter {
         /// The receiver.
         endpoint: String,
@@ -92,17 +100,21 @@ pub fn init(options: &Options) -> Result<Guard, Error> {
 /// When the options are wrong.
 pub fn build(options: &Options) -> Result<(Dispatch, Guard), Error> {
     let filter = EnvFilter::try_new(&options.log).map_err(|_| Error::Filter(options.log.clone()))?;
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines = fmt::layer().with_writer(std::io::stderr);
     let lines = match options.format {
         Format::Auto if std::io::stderr().is_terminal() => lines.with_target(false).compact().boxed(),
         Format::Text => lines.with_ansi(false).with_target(false).compact().boxed(),
-        Format::Auto | Format::Json => {
-            lines.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed()
-        }
+        Format::Auto | Format::Json => json(lines).boxed(),
     };
+    // What a line says does not depend on spans; to keep their fields for it would cost every call something.
+    let filter = filter.and(filter_fn(|about| about.is_event()));
     let provider = export::provider(options.otlp_endpoint.as_deref())?;
-    // Only this crate's spans: those of the exporter's own HTTP/2 would feed themselves for ever.
-    let own = Targets::new().with_default(LevelFilter::OFF).with_target("tollgate", Level::INFO);
+    // Only this crate's spans: those of the exporter's own HTTP/2 would feed themselves for ever. Where none is exported,
+    // the spans of calls alone are needed, for the ids of their traces.
+    let kept = if options.otlp_endpoint.is_some() { "tollgate" } else { RPC_TARGET };
+    let own = Targets::new().with_default(LevelFilter::OFF).with_target(kept, Level::INFO);
+    // Of the log, what went wrong inside of a span is all that belongs into it.
+    let own = own.and(filter_fn(|about| about.is_span() || *about.level() <= Level::WARN));
     let spans = tracing_opentelemetry::layer()
         .with_tracer(provider.tracer("tollgate"))
         .with_location(false)
@@ -113,6 +125,11 @@ pub fn build(options: &Options) -> Result<(Dispatch, Guard), Error> {
         .with_filter(own);
     let subscriber = Registry::default().with(lines.with_filter(filter)).with(spans);
     Ok((Dispatch::new(subscriber), Guard { provider }))
+}
+
+/// Lines as one JSON object each, with the fields of the event alone.
+fn json<S, T, W>(lines: fmt::Layer<S, DefaultFields, fmt::format::Format<Full, T>, W>) -> JsonLines<S, T, W> {
+    lines.json().flatten_event(true).with_current_span(false).with_span_list(false)
 }
 
 #[cfg(test)]

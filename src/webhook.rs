@@ -4,8 +4,9 @@
 mod body;
 mod refusal;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Path, Request, State};
@@ -14,12 +15,14 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::post;
 use bytes::Bytes;
 use tokio::sync::{Semaphore, watch};
+use tracing::Instrument as _;
 
 use crate::domain::clock::Clock;
 use crate::domain::limits::WEBHOOKS_AT_ONCE_MAX;
 use crate::domain::planted;
 use crate::domain::secret::Secret;
-use crate::events::{Arrival, Envelope, Feed};
+use crate::events::{Arrival, Cause, Envelope};
+use crate::gateway::{Belongs, Intake, Taken};
 use crate::proto::v1::EventSource;
 use crate::stripe::signature::{SignatureError, verify};
 use crate::telemetry::metrics::Metrics;
@@ -37,20 +40,15 @@ pub type Endpoints = Arc<BTreeMap<String, Endpoint>>;
 pub struct Endpoint {
     /// Its secrets, `whsec_...`; several while one replaces another, or for several endpoints on one URL.
     pub secrets: Vec<Secret>,
-    /// Whether it is of live mode; events of the other mode are dropped.
-    pub livemode: bool,
-    /// Accept only events of this connected account, `acct_...`; without it, of any.
-    pub connected_account: Option<String>,
-    /// Other accounts that have an endpoint of their own, where alone their events are taken: an event has one place in
-    /// the log, and a secret speaks for one account.
-    pub elsewhere: BTreeSet<String>,
+    /// Which events it takes.
+    pub belongs: Belongs,
 }
 
 /// What receiving needs.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Where events go.
-    pub feed: Feed,
+    pub intake: Intake,
     /// The endpoints, as they stand at each delivery; a change needs no restart.
     pub endpoints: watch::Receiver<Endpoints>,
     /// Against which signing times are judged.
@@ -63,14 +61,6 @@ pub struct Options {
 struct Receiver {
     options: Options,
     slots: Semaphore,
-}
-
-/// What became of a delivery that was believed.
-enum Taken {
-    Stored,
-    Duplicate,
-    /// Of the other mode, or of an account that is not asked for. Refusing it would have Stripe repeat it for days.
-    Dropped(names::Webhook),
 }
 
 /// The routes: `POST /webhooks/stripe` for the default account, `POST /webhooks/stripe/{alias}` for the others.
@@ -96,15 +86,11 @@ async fn named_account(
 
 impl Receiver {
     async fn answer(&self, account: &str, request: Request) -> Response {
-        let result = self.receive(account, request).await;
+        let span = tracing::info_span!("webhook", otel.kind = "server", otel.name = "POST /webhooks/stripe");
+        let result = self.receive(account, request).instrument(span).await;
         let metrics = &self.options.metrics;
         match result {
-            Ok(Taken::Stored) => {
-                metrics.webhook(names::Webhook::Accepted);
-                metrics.events_appended(1);
-            }
-            Ok(Taken::Duplicate) => metrics.webhook(names::Webhook::Duplicate),
-            Ok(Taken::Dropped(why)) => metrics.webhook(why),
+            Ok(taken) => metrics.webhook(counted(taken)),
             Err(refusal) => {
                 metrics.webhook(refusal.counted());
                 // Anybody can cause this line, so it is not worth more than `debug`; the counter is what alerts.
@@ -130,42 +116,39 @@ impl Receiver {
     async fn take(&self, account: &str, endpoint: &Endpoint, body: &Bytes) -> Result<Taken, Refusal> {
         let json = std::str::from_utf8(body).map_err(|_| Refusal::NotText)?;
         let envelope = Envelope::parse(json)?;
-        let (id, kind) = (envelope.id.clone(), envelope.kind.clone());
-        if envelope.livemode != endpoint.livemode {
-            tracing::info!(
-                event = id,
-                kind,
-                livemode = envelope.livemode,
-                "webhook of the other mode dropped"
-            );
-            return Ok(Taken::Dropped(names::Webhook::WrongMode));
-        }
-        let of = &envelope.connected_account;
-        let other = endpoint.connected_account.as_ref().is_some_and(|only| only != of);
-        if other || endpoint.elsewhere.contains(of) {
-            tracing::info!(event = id, kind, "webhook of another connected account dropped");
-            return Ok(Taken::Dropped(names::Webhook::WrongAccount));
-        }
+        let (id, kind, created_s) = (envelope.id.clone(), envelope.kind.clone(), envelope.created_s);
         let arrival = Arrival {
             envelope,
             account: account.to_owned(),
             source: EventSource::Webhook,
             json: json.to_owned(),
+            cause: Cause::default(),
         };
         planted::point("webhook-verified");
-        let appended = self.options.feed.append(arrival).await;
+        let taken = self.options.intake.take(&endpoint.belongs, arrival).await;
         planted::point("webhook-durable");
-        match appended {
-            Ok(appended) if appended.duplicate => Ok(Taken::Duplicate),
-            Ok(appended) => {
-                tracing::info!(event = id, kind, position = appended.position, "event received");
-                Ok(Taken::Stored)
-            }
-            Err(error) => {
-                tracing::error!(event = id, kind, %error, "event not stored");
-                Err(Refusal::NotStored)
-            }
+        if let Ok(Taken::Stored { .. }) = taken {
+            let age_ms = self.options.clock.wall() - created_s.saturating_mul(1000);
+            // The clocks of two machines differ: an event that is yet to be made is a new one.
+            self.options
+                .metrics
+                .webhook_age(Duration::from_millis(u64::try_from(age_ms).unwrap_or_default()));
         }
+        taken.map_err(|error| {
+            tracing::error!(event = id, kind, %error, "event not stored");
+            Refusal::NotStored
+        })
+    }
+}
+
+/// What a delivery that was believed counts as. One of the other mode, or of an account that is not asked for, is answered
+/// all the same: refusing it would have Stripe repeat it for days.
+fn counted(taken: Taken) -> names::Webhook {
+    match taken {
+        Taken::Stored { .. } => names::Webhook::Accepted,
+        Taken::Duplicate { .. } => names::Webhook::Duplicate,
+        Taken::WrongMode => names::Webhook::WrongMode,
+        Taken::WrongAccount => names::Webhook::WrongAccount,
     }
 }
 

@@ -32,6 +32,7 @@ impl Rig {
         let (file, stripe) = (folder.path().join("tollgate.toml"), sandbox.address());
         let text = format!(
             "data = \"{}\"\n[stripe]\nkey = \"{KEY}\"\napi_base = \"http://{stripe}\"\nfiles_base = \"http://{stripe}\"\n\
+             [traffic]\nrequests_per_s = 100000\nendpoint_requests_per_s = 100000\nrequests_at_once_max = 10000\n\
              [webhook]\nsecret = \"whsec_benchmark\"\n\
              [listen]\ngrpc = \"127.0.0.1:0\"\nwebhook = \"127.0.0.1:0\"\nops = \"127.0.0.1:0\"\n",
             folder.path().join("data").display()

@@ -1,13 +1,7 @@
 //! What a run came to, and the page that shows it.
 
 use std::fmt;
-use std::fs::File;
-use std::io::Write as _;
-use std::path::Path;
-use std::time::{Duration, Instant};
-
-/// Syncs that are timed to say how fast the disk is.
-const SYNCS: usize = 200;
+use std::time::Duration;
 
 /// One run.
 #[derive(Clone, Debug)]
@@ -67,24 +61,8 @@ fn ms(us: u64) -> String {
     format!("{:.2}", us as f64 / 1000.0)
 }
 
-/// How long it takes to append 4 KiB and to make them durable, in microseconds: the run in the middle.
-pub(crate) fn sync_us(disk: &Path) -> u128 {
-    let folder = tempfile::tempdir_in(disk).unwrap();
-    let mut file = File::create(folder.path().join("sync")).unwrap();
-    let mut times: Vec<u128> = (0..SYNCS)
-        .map(|_| {
-            let started = Instant::now();
-            file.write_all(&[1; 4096]).unwrap();
-            file.sync_data().unwrap();
-            started.elapsed().as_micros()
-        })
-        .collect();
-    times.sort_unstable();
-    times[SYNCS / 2]
-}
-
 /// The whole of docs/benchmarks.md.
-pub(crate) fn page(rows: &[Row], sync_us: u128, rounds: usize, run: Duration) -> String {
+pub(crate) fn page(rows: &[Row], machine: &str, rounds: usize, run: Duration) -> String {
     let rows: Vec<String> = rows.iter().map(ToString::to_string).collect();
     format!(
         "\
@@ -104,30 +82,10 @@ outcome after it. Callers that commit at the same time share a transaction, so m
 |---|---|---|---|---|---|---|---|---|
 {}
 
-Measured at commit {} on {}, Linux {}, with {} processors; appending 4 KiB and syncing them takes {sync_us} \u{b5}s on its
-disk. Where a sync takes longer, one change takes two such syncs longer, and many callers lose less each, since they
-share them.
+{machine} Where a sync takes
+longer, one change takes two such syncs longer, and many callers lose less each, since they share them.
 ",
         run.as_secs_f64(),
         rows.join("\n"),
-        commit(),
-        processor(),
-        text("/proc/sys/kernel/osrelease"),
-        std::thread::available_parallelism().map_or(0, usize::from),
     )
-}
-
-fn commit() -> String {
-    let asked = std::process::Command::new("git").args(["rev-parse", "--short=10", "HEAD"]).output();
-    asked.map(|answer| String::from_utf8_lossy(&answer.stdout).trim().to_owned()).unwrap_or_default()
-}
-
-fn processor() -> String {
-    let known = text("/proc/cpuinfo");
-    let name = known.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
-    name.map_or_else(|| "an unnamed processor".to_owned(), |(_, name)| name.trim().to_owned())
-}
-
-fn text(path: &str) -> String {
-    std::fs::read_to_string(path).unwrap_or_default().trim().to_owned()
 }

@@ -112,6 +112,10 @@ data = "{}"
 key = "{KEY}"
 api_base = "http://{stripe}"
 files_base = "http://{stripe}"
+[traffic]
+requests_per_s = 100000
+endpoint_requests_per_s = 100000
+requests_at_once_max = 10000
 [webhook]
 secret = "whsec_benchmark"
 [listen]

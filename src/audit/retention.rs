@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::keys::Month;
 use super::strangers::Strangers;
 use super::{Auditor, Error};
-use crate::domain::clock::{Clock, UnixMillis};
+use crate::domain::clock::{Clock, UnixMillis, Vouched};
 use crate::domain::drain::Drain;
 use crate::store::Store;
 
@@ -25,40 +25,14 @@ struct Aged {
     at_ms: UnixMillis,
 }
 
-/// When this process began, by the records there were: a second opinion on the wall clock, which a dead battery can put
-/// years ahead.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Began {
-    /// When the newest record of before was made.
-    newest_ms: UnixMillis,
-    /// The boot clock at the beginning.
-    at: Duration,
-}
-
-impl Began {
-    /// As the wall clock has it.
-    pub(super) fn at(clock: &dyn Clock) -> Self {
-        Self { newest_ms: clock.wall(), at: clock.monotonic() }
-    }
-
-    /// To be asked before the process makes a record of its own.
-    ///
-    /// # Errors
-    /// When the store cannot be read.
-    pub(super) async fn now(store: &Store, clock: &dyn Clock) -> Result<Self, Error> {
-        let newest = *store.audit_head().borrow();
-        let began = Self::at(clock);
-        // Without a record that is still legible there is nothing to lose.
-        Ok(Self { newest_ms: at_ms(store, newest).await?.unwrap_or(began.newest_ms), ..began })
-    }
-
-    /// The time as far as both the wall clock and the records vouch for it. The time that the gateway stood still is
-    /// left out until its next start, so records are kept longer rather than shorter.
-    fn vouched(self, clock: &dyn Clock) -> UnixMillis {
-        let passed = clock.monotonic().saturating_sub(self.at);
-        let passed_ms = UnixMillis::try_from(passed.as_millis()).unwrap_or(UnixMillis::MAX);
-        clock.wall().min(self.newest_ms.saturating_add(passed_ms))
-    }
+/// The time as the newest record of before vouches for it; to be asked before the process makes a record of its own.
+///
+/// # Errors
+/// When the store cannot be read.
+pub(super) async fn vouched(store: &Store, clock: &dyn Clock) -> Result<Vouched, Error> {
+    let newest = *store.audit_head().borrow();
+    // Without a record that is still legible there is nothing to lose.
+    Ok(Vouched::new(clock, at_ms(store, newest).await?))
 }
 
 impl Auditor {
@@ -91,7 +65,7 @@ impl Auditor {
     /// When the store cannot be read or written.
     pub async fn expire(&self, signed: u64) -> Result<(), Error> {
         self.keys.ensure(Month::of(self.clock.wall())).await?;
-        let limit = self.began.vouched(&*self.clock).saturating_sub(self.kept_days.saturating_mul(DAY_MS));
+        let limit = self.vouched.now(&*self.clock).saturating_sub(self.kept_days.saturating_mul(DAY_MS));
         for month in self.keys.months() {
             if month < Month::of(limit) {
                 self.keys.erase(month).await?;

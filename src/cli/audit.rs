@@ -52,7 +52,7 @@ enum Phase {
     Outcome,
     /// Answered from memory
     Answered,
-    /// No rule permitted it, a freeze or a guard forbade it, or nobody knows the caller
+    /// No rule permitted it, a freeze, a guard or a budget forbade it, or nobody knows the caller
     Denied,
     /// The call was faulty
     Refused,

@@ -18,6 +18,10 @@ use crate::proto::DESCRIPTORS;
 
 /// Longest that the gateway may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a call may be silent before the gateway is asked for a sign of life, and how long that may take: a stream on a
+/// connection that died without a word ends after both.
+const SILENCE_MAX: Duration = Duration::from_secs(15);
+const SIGN_OF_LIFE_MAX: Duration = Duration::from_secs(10);
 /// The package that a method's name may leave out.
 const PACKAGE: &str = "tollgate.v1";
 
@@ -48,7 +52,9 @@ impl Target {
         let endpoint = Endpoint::from_shared(format!("{scheme}://{address}"))
             .and_then(|endpoint| endpoint.user_agent(concat!("tollgate-cli/", env!("CARGO_PKG_VERSION"))))
             .map_err(|_| self.no_address())?
-            .connect_timeout(CONNECT_TIMEOUT);
+            .connect_timeout(CONNECT_TIMEOUT)
+            .http2_keep_alive_interval(SILENCE_MAX)
+            .keep_alive_timeout(SIGN_OF_LIFE_MAX);
         if scheme == "https" {
             return endpoint.connect_with_connector(self.tls.connector()?).await.map_err(|error| {
                 Failure::Unreachable(format!("no gateway at `{address}` over TLS: {}", innermost(&error)))

@@ -20,11 +20,13 @@ use super::sandbox::bind;
 use super::serve::{start_telemetry, stop};
 use super::signal::StopSignals;
 use crate::config::{
-    Audit, CallerConfig, Config, Feed, GuardMode, Guards, Listen, LogFormat, Source, Stripe, Telemetry,
-    Webhook,
+    Audit, CallerConfig, Config, Events, EventsMode, Feed, GuardMode, Guards, Listen, LogFormat, Source,
+    Stripe, Telemetry, Thin, Traffic, Webhook,
 };
 use crate::domain::clock::{Clock, SystemClock};
-use crate::domain::limits::CONNECTIONS_MAX;
+use crate::domain::limits::{
+    CALLS_IN_FLIGHT_MAX, CONNECTIONS_MAX, STRIPE_AT_ONCE_MAX, STRIPE_ENDPOINT_REQUESTS_PER_S,
+};
 use crate::domain::operation::Mode;
 use crate::sandbox::{Handle, Options, Sandbox, WebhookTarget};
 use crate::server::{self, Running};
@@ -125,6 +127,7 @@ fn config(
         name: CALLER.into(),
         namespace: CALLER.into(),
         groups: Vec::new(),
+        weight: 1,
         tokens: vec![kept.token.clone().into()],
         certificates: Vec::new(),
         subjects: Vec::new(),
@@ -138,6 +141,11 @@ fn config(
             attempt_timeout: Duration::from_secs(80),
             connect_timeout: Duration::from_secs(10),
         },
+        traffic: Traffic {
+            requests_per_s: None,
+            endpoint_requests_per_s: STRIPE_ENDPOINT_REQUESTS_PER_S,
+            requests_at_once_max: STRIPE_AT_ONCE_MAX,
+        },
         accounts: Vec::new(),
         webhook: Webhook { secrets: vec![kept.webhook_secret.clone().into()] },
         listen: Listen {
@@ -146,6 +154,9 @@ fn config(
             ops: ports.address(OPS_PORT),
             connections_max: CONNECTIONS_MAX,
             connections_per_address_max: CONNECTIONS_MAX,
+            calls_in_flight_max: CALLS_IN_FLIGHT_MAX,
+            lame_duck: Duration::ZERO,
+            grace: Duration::from_secs(85),
         },
         tls: None,
         data: home.gateway_folder(),
@@ -153,6 +164,18 @@ fn config(
         callers: vec![caller],
         issuers: Vec::new(),
         feed: Feed { checkpoint_interval: Duration::from_secs(15) },
+        events: Events {
+            mode: EventsMode::Webhook,
+            retention_days: 90,
+            retention_bytes: 1 << 30,
+            retention_hard_days: 180,
+            sweep_every: Duration::from_secs(300),
+            sweep_overlap: Duration::from_secs(600),
+            sweep_types: Vec::new(),
+            sweep_reads_per_day: 5_000,
+            thin: Thin::AsDelivered,
+            memory_bytes: 64 << 20,
+        },
         audit: Audit { checkpoint_file: None, signing_key: None, retention_days: 396 },
         budgets: Vec::new(),
         guards: Guards { over_refund: GuardMode::Advise, open_dispute: GuardMode::Advise },

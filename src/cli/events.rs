@@ -1,4 +1,10 @@
-//! `tollgate events`: follows the event stream, or makes the sandbox produce events.
+//! `tollgate events`: follows the event stream, reads the log, tells how it stands, or makes the sandbox produce events.
+
+mod backfill;
+mod read;
+mod silence;
+mod status;
+mod which;
 
 use std::time::Duration;
 
@@ -8,10 +14,12 @@ use serde_json::{Map, Value, json};
 use tonic::{Code, Status, Streaming};
 use tonic_types::StatusExt as _;
 
+pub(super) use self::silence::Silence;
+pub(super) use self::which::Which;
 use super::client::{Client, Contract, Target, message, to_json};
 use super::failure::{Failure, say};
 use super::output::{Choice, Format, cell};
-use super::{http, signal::StopSignals};
+use super::{http, signal::StopSignals, subscriptions};
 
 /// First and longest pause before a broken stream is opened again.
 const PAUSE_MIN: Duration = Duration::from_millis(500);
@@ -21,7 +29,22 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Follow the stream; takes it up again where it was when the connection breaks
-    Tail(Tail),
+    Tail(Box<Tail>),
+    /// List events, the latest arrival first
+    List(Box<read::List>),
+    /// Show one event
+    Get(read::Get),
+    /// Show one object as it is, and then its events as they come
+    Watch(read::Watch),
+    /// Show how far back the log reaches, how far it goes, and how it compares with Stripe's list
+    Status(status::Status),
+    /// Have the gateway read a span of Stripe's own list and add what the log lacks, for operators
+    Backfill(backfill::Backfill),
+    /// Deliver events of a named subscription again: the same as `subscriptions replay`
+    Replay(subscriptions::Replay),
+    /// The same as `subscriptions`
+    #[command(subcommand)]
+    Subscriptions(subscriptions::Command),
     /// Make the sandbox do what ends in an event of this type
     Trigger(Trigger),
 }
@@ -32,15 +55,13 @@ pub(super) struct Tail {
     /// Where to start: earliest, latest, a cursor, or a time like 2026-11-23T08:00:00Z
     #[arg(long, default_value = "latest")]
     from: String,
-    /// Types to show, such as refund.created or charge.*
-    #[arg(long, value_delimiter = ',')]
-    types: Vec<String>,
+    #[command(flatten)]
+    which: Which,
     /// End after this many events
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
-    /// Alias of the Stripe account [default: the gateway's own]
-    #[arg(long)]
-    account: Option<String>,
+    #[command(flatten)]
+    silence: Silence,
     #[command(flatten)]
     target: Target,
     #[command(flatten)]
@@ -66,7 +87,14 @@ pub(super) struct Trigger {
 /// Runs one of the commands.
 pub(super) async fn run(command: Command) -> Result<(), Failure> {
     match command {
-        Command::Tail(arguments) => tail(arguments).await,
+        Command::Tail(arguments) => tail(*arguments).await,
+        Command::List(arguments) => read::list(*arguments).await,
+        Command::Get(arguments) => read::get(arguments).await,
+        Command::Watch(arguments) => read::watch(arguments).await,
+        Command::Backfill(arguments) => backfill::run(arguments).await,
+        Command::Status(arguments) => status::run(arguments).await,
+        Command::Replay(arguments) => subscriptions::replay(arguments).await,
+        Command::Subscriptions(command) => subscriptions::run(command).await,
         Command::Trigger(arguments) => trigger(arguments).await,
     }
 }
@@ -92,9 +120,10 @@ async fn tail(arguments: Tail) -> Result<(), Failure> {
     let mut reader = Reader {
         method: Contract::load()?.method("EventService/Subscribe")?,
         start: start(&arguments.from)?,
-        filter: filter(&arguments),
+        filter: arguments.which.fields(),
         cursor: None,
         left: arguments.limit,
+        silence: arguments.silence,
     };
     let mut output = arguments.output.open();
     let client = arguments.target.client().await?;
@@ -131,7 +160,7 @@ async fn tail(arguments: Tail) -> Result<(), Failure> {
 
 /// Whether a later try can go better. The transport has INTERNAL for a connection that broke; the gateway's own faults
 /// say their reason.
-fn is_passing(status: &Status) -> bool {
+pub(super) fn is_passing(status: &Status) -> bool {
     match status.code() {
         Code::Unavailable | Code::Cancelled | Code::Unknown | Code::ResourceExhausted => true,
         Code::Internal => status.get_details_error_info().is_none(),
@@ -146,6 +175,7 @@ struct Reader {
     filter: Map<String, Value>,
     cursor: Option<String>,
     left: Option<u64>,
+    silence: Silence,
 }
 
 impl Reader {
@@ -159,7 +189,7 @@ impl Reader {
         let request = message(&self.method, Value::Object(request))?;
         let mut items: Streaming<_> = client.start(&self.method, vec![request]).await?;
         while self.left != Some(0) {
-            let Some(item) = items.message().await? else { return Ok(()) };
+            let Some(item) = self.silence.next(&mut items).await? else { return Ok(()) };
             let item = to_json(&item)?;
             let Some((name, item)) = item.as_object().and_then(|item| item.iter().next()) else { continue };
             if name == "event" {
@@ -174,7 +204,7 @@ impl Reader {
     }
 }
 
-fn show(output: &mut super::output::Output, event: &Value) -> Result<(), Failure> {
+pub(super) fn show(output: &mut super::output::Output, event: &Value) -> Result<(), Failure> {
     if output.format() != Format::Table {
         return output.value(event);
     }
@@ -190,7 +220,7 @@ fn show(output: &mut super::output::Output, event: &Value) -> Result<(), Failure
 }
 
 /// The request's `start`: a word, a time, or else a cursor.
-fn start(from: &str) -> Result<Map<String, Value>, Failure> {
+pub(super) fn start(from: &str) -> Result<Map<String, Value>, Failure> {
     let is_time = from.parse::<prost_types::Timestamp>().is_ok();
     let (name, value) = match from {
         "earliest" | "latest" => (from, json!(true)),
@@ -199,11 +229,6 @@ fn start(from: &str) -> Result<Map<String, Value>, Failure> {
         _ => ("after_cursor", json!(from)),
     };
     Ok(Map::from_iter([(name.to_owned(), value)]))
-}
-
-fn filter(arguments: &Tail) -> Map<String, Value> {
-    let account = ("account".to_owned(), json!(arguments.account));
-    Map::from_iter([account, ("types".to_owned(), json!(arguments.types))])
 }
 
 #[cfg(test)]

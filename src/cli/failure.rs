@@ -187,4 +187,11 @@ mod tests {
             assert!(EXIT_CODES.contains(&format!("\n  {code:>2}  ")), "{code}");
         }
     }
+    #[test]
+    fn the_page_for_operators_has_every_exit_code() {
+        let page = std::fs::read_to_string("docs/operations.md").unwrap();
+        for (code, meaning) in EXIT_CODES.lines().skip(1).map(|line| line.trim().split_once("  ").unwrap()) {
+            assert!(page.contains(&format!("\n| {code} | {meaning} |\n")), "{code}");
+        }
+    }
 }

@@ -9,7 +9,8 @@ use tokio::net::TcpStream;
 
 use super::failure::Failure;
 
-/// A request to the sandbox at `base` (`http://host:port`); answers the JSON, whatever the status.
+/// A request to the sandbox at `base` (`http://host:port`); answers the JSON, or the text that is none, whatever the
+/// status.
 pub(super) async fn ask(
     base: &str,
     method: &str,
@@ -38,5 +39,5 @@ pub(super) async fn ask(
     let status = response.status();
     let body = response.into_body().collect().await.map_err(|error| gone(&error))?.to_bytes();
     driver.abort();
-    Ok((status, serde_json::from_slice(&body).unwrap_or(Value::Null)))
+    Ok((status, serde_json::from_slice(&body).unwrap_or_else(|_| String::from_utf8_lossy(&body).into())))
 }

@@ -21,6 +21,9 @@ pub(super) struct Arguments {
     /// The API key that may do everything
     #[arg(long, default_value = "sk_test_sandbox")]
     key: String,
+    /// The key of an organisation that all accounts are of, such as sk_org_test_a [default: none]
+    #[arg(long, value_name = "KEY")]
+    organization_key: Option<String>,
     /// A restricted key and its rights, such as rk_test_a=refund_write,charge_read; can be repeated
     #[arg(long = "restricted-key", value_name = "KEY=RIGHT,RIGHT", value_parser = RestrictedKey::parse)]
     restricted_keys: Vec<RestrictedKey>,
@@ -31,8 +34,14 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "URL", requires = "webhook_secret")]
     webhook_url: Option<String>,
     /// What it signs events with
-    #[arg(long, value_name = "SECRET", requires = "webhook_url")]
+    #[arg(long, value_name = "SECRET")]
     webhook_secret: Option<String>,
+    /// Where it sends events in their thin form, signed with the same secret
+    #[arg(long, value_name = "URL", requires = "webhook_secret")]
+    thin_webhook_url: Option<String>,
+    /// Tries for one delivery of an event, after which it is given up
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..))]
+    delivery_tries: u32,
     /// A fault, such as drop_after:POST:/v1/refunds:times=1; can be repeated
     #[arg(long = "fault", value_name = "KIND:METHOD:PATH[:SETTINGS]", value_parser = Fault::parse)]
     faults: Vec<Fault>,
@@ -51,12 +60,15 @@ pub(super) struct Arguments {
 pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
     let mut signals = StopSignals::take();
     let listener = bind(arguments.listen).await?;
-    let target = arguments.webhook_url.zip(arguments.webhook_secret);
+    let target = |url: Option<String>| -> Vec<WebhookTarget> {
+        let target = url.zip(arguments.webhook_secret.clone());
+        target.map(|(url, secret)| WebhookTarget { url, secrets: vec![secret] }).into_iter().collect()
+    };
     let options = Options {
-        webhooks: target
-            .map(|(url, secret)| WebhookTarget { url, secrets: vec![secret] })
-            .into_iter()
-            .collect(),
+        webhooks: target(arguments.webhook_url),
+        thin_webhooks: target(arguments.thin_webhook_url),
+        delivery_tries_max: arguments.delivery_tries,
+        organisation_key: arguments.organization_key,
         restricted_keys: arguments.restricted_keys,
         accounts: arguments.accounts,
         faults: arguments.faults,

@@ -8,9 +8,9 @@ use clap::Args;
 use super::failure::Failure;
 use super::hardening;
 use super::signal::{StopSignals, reload_signal};
-use crate::config::{self, CONFIG_VARIABLE, Environment, Flags, Loader, LogFormat};
+use crate::config::{self, CONFIG_VARIABLE, Config, Environment, Flags, Loader, LogFormat};
 use crate::domain::clock::SystemClock;
-use crate::server::{self, Running};
+use crate::server::{self, Running, Supervisor};
 use crate::telemetry;
 
 /// Arguments of `serve`. Every setting is described in docs/config.md; secrets have no flags.
@@ -73,6 +73,7 @@ pub(super) async fn run(
 ) -> Result<(), Failure> {
     let weaknesses = weakness.into_iter().chain(hardening::harden());
     let check = arguments.check;
+    let supervisor = Supervisor::new(&environment);
     let loader = Loader::new(arguments.flags(), environment);
     let config = loader.load().config?;
     if check {
@@ -80,19 +81,29 @@ pub(super) async fn run(
     }
     let telemetry = start_telemetry(&config.telemetry)?;
     weaknesses.for_each(|weakness| tracing::warn!(weakness, "secrets are less safe than they could be"));
+    let served = Box::pin(serve(config, loader, &supervisor)).await;
+    // Whatever ended it, also at the start, is to be seen.
+    telemetry.stop().await;
+    served
+}
+
+/// From the start to the end.
+async fn serve(config: Config, loader: Loader, supervisor: &Supervisor) -> Result<(), Failure> {
     let (mut signals, again) = (StopSignals::take(), reload_signal());
     let running = tokio::select! {
         running = server::start(config, Arc::new(SystemClock::new())) => running,
         () = signals.next() => return Ok(()),
     };
     let mut running = running.map_err(|error| Failure::Start(error.to_string()))?;
-    running.follow(loader, again);
+    running.follow(loader, again, supervisor.clone());
     tracing::info!(
         grpc = %running.grpc, webhook = %running.webhook, ops = %running.ops, account = running.account, "ready"
     );
+    tokio::spawn(supervisor.clone().keep_alive());
+    supervisor.ready(true);
     signals.next().await;
+    supervisor.stopping();
     stop(running, &mut signals).await;
-    telemetry.stop().await;
     Ok(())
 }
 
@@ -110,7 +121,7 @@ pub(super) fn start_telemetry(config: &config::Telemetry) -> Result<telemetry::G
 
 /// Lets open calls finish; a second signal cuts them.
 pub(super) async fn stop(running: Running, signals: &mut StopSignals) {
-    tracing::info!("stopping; open calls may finish, another signal cuts them");
+    tracing::info!("stopping; what is on its way is served, open calls may finish, another signal cuts them");
     tokio::select! {
         () = running.stop() => {}
         () = signals.next() => tracing::warn!("cut short by a signal"),

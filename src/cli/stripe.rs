@@ -2,14 +2,19 @@
 
 use super::failure::Failure;
 use crate::config;
+use crate::domain::operation::{DEFAULT_ALIAS, Mode};
+use crate::stripe::traffic::{Settings, Traffic};
 use crate::stripe::{Client, Key, Options};
 
-/// A client by the settings.
-pub(super) fn client(config: &config::Stripe) -> Result<Client, Failure> {
+/// A client of an account of this mode by the settings.
+pub(super) fn client(config: &config::Stripe, mode: Mode) -> Result<Client, Failure> {
     let wrong = |error: &dyn std::fmt::Display| Failure::Start(error.to_string());
     let keys: Result<Vec<Key>, _> = config.keys.iter().cloned().map(Key::parse).collect();
     let options = Options {
+        mode,
+        account: DEFAULT_ALIAS.to_owned(),
         keys: keys.map_err(|error| wrong(&error))?,
+        traffic: Traffic::new(Settings::of(mode)),
         extra_roots_pem: None,
         metrics: None,
         api_base: config.api_base.clone(),

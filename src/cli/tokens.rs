@@ -154,7 +154,7 @@ fn readable(mut token: Value) -> Value {
 }
 
 /// Seconds from a number with its unit.
-fn seconds(text: &str) -> Result<i64, String> {
+pub(super) fn seconds(text: &str) -> Result<i64, String> {
     let units = [("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)];
     let parsed = units.into_iter().find_map(|(unit, length)| {
         let count: i64 = text.strip_suffix(unit)?.parse().ok()?;

@@ -16,9 +16,12 @@ use super::failure::{Failure, say};
 use super::output::{Choice, Format};
 use super::stripe;
 use crate::config::{self, Environment};
+use crate::domain::account::AccountHeader;
 use crate::domain::operation::DEFAULT_ALIAS;
 use crate::domain::secret::Secret;
-use crate::stripe::webhook_endpoints::{ALL_EVENTS, EndpointError, WebhookEndpoint, recommended_events};
+use crate::stripe::webhook_endpoints::{
+    ALL_EVENTS, EndpointError, WebhookEndpoint, is_connected, recommended_events,
+};
 use crate::stripe::{Client, STRIPE_VERSION};
 
 /// How long Stripe may take for one request and its repetitions.
@@ -56,7 +59,8 @@ pub(super) struct Register {
     /// Event types, separated by commas, or * for nearly all [default: those that the gateway and a payment desk need]
     #[arg(long, value_delimiter = ',')]
     events: Vec<String>,
-    /// Ask for the events of connected accounts instead of the account's own
+    /// Ask for the events of connected accounts instead of the account's own; goes without saying for an account with
+    /// `stripe_account`
     #[arg(long)]
     connected: bool,
     /// File that the secret is added to [default: the one of webhook.secret_file]
@@ -82,14 +86,15 @@ pub(super) struct Way {
 }
 
 impl Way {
-    fn client(&self) -> Result<Client, Failure> {
-        let mut settings = config::stripe(&self.source.flags(), &Environment::current(), &self.account)?;
+    fn client(&self) -> Result<(Client, AccountHeader), Failure> {
+        let (mut settings, mode, header) =
+            config::stripe(&self.source.flags(), &Environment::current(), &self.account)?;
         if let Some(file) = &self.key_file {
             let key = fs::read_to_string(file)
                 .map_err(|error| Failure::Data(format!("cannot read `{}`: {error}", file.display())))?;
             settings.keys = vec![Secret::from(key.trim_end())];
         }
-        stripe::client(&settings)
+        Ok((stripe::client(&settings, mode)?, header))
     }
 }
 
@@ -99,7 +104,8 @@ pub(super) async fn run(command: Command) -> Result<(), Failure> {
         Command::Register(arguments) => register(arguments).await,
         Command::List { way, output } => list(&way, output).await,
         Command::Delete { id, way } => {
-            let deleted = way.client()?.delete_webhook_endpoint(&id, Some(Instant::now() + WAIT)).await;
+            let (client, header) = way.client()?;
+            let deleted = client.delete_webhook_endpoint(&id, &header, Some(Instant::now() + WAIT)).await;
             deleted.map_err(|error| failure(&error))?;
             say(&format!("`{id}` is gone; take its secret out of the file of webhook secrets"));
             Ok(())
@@ -108,8 +114,13 @@ pub(super) async fn run(command: Command) -> Result<(), Failure> {
 }
 
 async fn register(arguments: Register) -> Result<(), Failure> {
-    check_url(&arguments.url)?;
-    let client = arguments.way.client()?;
+    check_url(&arguments.url, &arguments.way.account)?;
+    let (client, header) = arguments.way.client()?;
+    if let (true, AccountHeader::StripeContext(_)) = (arguments.connected, &header) {
+        let what = "the account has endpoints of its own, since `stripe_context` reaches it: leave `--connected` out";
+        return Err(Failure::Data(what.to_owned()));
+    }
+    let connected = arguments.connected || is_connected(&header);
     // Whether the secret can be kept has to be known before there is one.
     let file = SecretFile::open(secret_file(&arguments)?)?;
     let events = match arguments.events.is_empty() {
@@ -117,13 +128,14 @@ async fn register(arguments: Register) -> Result<(), Failure> {
         false => arguments.events,
     };
     let deadline = || Some(Instant::now() + WAIT);
-    let before = client.webhook_endpoints(deadline()).await.map_err(|error| failure(&error))?;
-    let made = client.create_webhook_endpoint(&arguments.url, &events, arguments.connected, deadline()).await;
+    let before = client.webhook_endpoints(&header, deadline()).await.map_err(|error| failure(&error))?;
+    let made =
+        client.create_webhook_endpoint(&arguments.url, &events, (&header, connected), deadline()).await;
     let (endpoint, secret) = made.map_err(|error| failure(&error))?;
     let path = file.path().display().to_string();
     if let Err(error) = file.add(&secret) {
         // An endpoint whose secret nobody has is of no use to anybody.
-        let gone = client.delete_webhook_endpoint(&endpoint.id, deadline()).await;
+        let gone = client.delete_webhook_endpoint(&endpoint.id, &header, deadline()).await;
         let rest = match gone {
             Ok(()) => "the endpoint was removed again".to_owned(),
             Err(gone) => format!("and the endpoint `{}` could not be removed: {gone}", endpoint.id),
@@ -139,8 +151,11 @@ async fn register(arguments: Register) -> Result<(), Failure> {
     let mut output = arguments.output.open();
     match output.format() {
         Format::Table => {
-            output
-                .line(&format!("registered `{}` for `{}` ({STRIPE_VERSION})", endpoint.id, endpoint.url))?;
+            let of = if connected { ", for the events of connected accounts" } else { "" };
+            output.line(&format!(
+                "registered `{}` for `{}` ({STRIPE_VERSION}){of}",
+                endpoint.id, endpoint.url
+            ))?;
             output.line(&format!("its secret was added to `{path}`; a gateway that runs on it takes it up"))
         }
         _ => {
@@ -166,7 +181,7 @@ fn secret_file(arguments: &Register) -> Result<PathBuf, Failure> {
 }
 
 /// Stripe delivers over TLS; a sandbox on this machine does without.
-fn check_url(url: &str) -> Result<(), Failure> {
+fn check_url(url: &str, alias: &str) -> Result<(), Failure> {
     let wrong = |why: &str| Err(Failure::Data(format!("`{url}` {why}")));
     let Ok(parsed) = url.parse::<::http::Uri>() else { return wrong("is not a URL") };
     let local = matches!(parsed.host(), Some("127.0.0.1" | "localhost" | "[::1]"));
@@ -175,14 +190,18 @@ fn check_url(url: &str) -> Result<(), Failure> {
         Some("http") if local => {}
         _ => return wrong("does not begin with `https://`, and Stripe delivers to nothing else"),
     }
-    if !parsed.path().contains(PATH) {
-        say(&format!("note: the gateway takes webhooks at `{PATH}`; a proxy has to lead `{url}` there"));
+    let path = if alias == DEFAULT_ALIAS { PATH.to_owned() } else { format!("{PATH}/{alias}") };
+    if !parsed.path().trim_end_matches('/').ends_with(&path) {
+        say(&format!(
+            "note: the gateway takes these webhooks at `{path}`; a proxy has to lead `{url}` there"
+        ));
     }
     Ok(())
 }
 
 async fn list(way: &Way, output: Choice) -> Result<(), Failure> {
-    let endpoints = way.client()?.webhook_endpoints(Some(Instant::now() + WAIT)).await;
+    let (client, header) = way.client()?;
+    let endpoints = client.webhook_endpoints(&header, Some(Instant::now() + WAIT)).await;
     let rows: Vec<_> = endpoints.map_err(|error| failure(&error))?.iter().map(shown).collect();
     let mut output = output.open();
     match output.format() {

@@ -3,9 +3,11 @@
 
 mod accounts;
 mod budgets;
+mod events;
 mod identity;
 mod listen;
 mod policy;
+mod traffic;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -15,13 +17,15 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use secrecy::SecretBox;
 
-use self::accounts::{parse_mode, parse_stripe_keys, parse_webhook_secrets};
-use super::fault::Faults;
+use self::accounts::{parse_mode, parse_stripe_keys};
+use super::bytes;
+use super::fault::{Fault, Faults};
 use super::keys::{self, Shape};
 use super::layers::Values;
 use super::{
-    Audit, Config, Feed, GuardMode, Guards, LogFormat, SigningKey, Source, Stripe, Telemetry, Webhook,
+    Audit, Config, Feed, GuardMode, Guards, LogFormat, Roll, SigningKey, Source, Stripe, Telemetry, Webhook,
 };
+use crate::domain::account::AccountHeader;
 use crate::domain::operation::{DEFAULT_ALIAS, Mode};
 use crate::domain::secret::Secret;
 
@@ -38,20 +42,49 @@ pub(super) fn config(values: &Values, source: Source, faults: Faults) -> Result<
     }
 }
 
+/// Who may call, where that is beyond doubt whatever is wrong with other settings: every fault is known to be one of
+/// those. A file that cannot be read and a name that means nothing may have been about callers.
+pub(super) fn roll(values: &Values, faults: &Faults) -> Option<Roll> {
+    let section = |path: &str| path.split('.').next().unwrap_or_default().to_owned();
+    let is_elsewhere = |fault: &Fault| {
+        let own = section(&fault.key);
+        let is_known = keys::KEYS.iter().any(|key| section(key.path) == own);
+        is_known && !fault.is_unknown() && !["callers", "issuers"].contains(&own.as_str())
+    };
+    if !faults.0.iter().all(is_elsewhere) {
+        return None;
+    }
+    let mut reader = Reader { values, source: Source::default(), faults: Faults::default() };
+    let callers = reader.callers();
+    let issuers = reader.issuers(&callers);
+    if reader.faults.0.is_empty() { Roll::new(callers, issuers) } else { None }
+}
+
 /// The settings of Stripe alone, with the keys of the account `alias`; faults of other keys are none of theirs.
-pub(super) fn stripe(values: &Values, faults: Faults, alias: &str) -> Result<Stripe, Faults> {
+pub(super) fn stripe(
+    values: &Values,
+    faults: Faults,
+    alias: &str,
+) -> Result<(Stripe, Mode, AccountHeader), Faults> {
     let own = format!("accounts.{alias}.");
     let concerned = |key: &str| ["config", "stripe.", &own].iter().any(|part| key.starts_with(part));
     let faults = Faults(faults.0.into_iter().filter(|fault| concerned(&fault.key)).collect());
     let mut reader = Reader { values, source: Source::default(), faults };
     let mode = reader.required("mode", parse_mode);
-    let mut stripe = reader.stripe(mode);
+    let (mut stripe, mut mode, mut header) = (reader.stripe(mode), mode, Some(AccountHeader::None));
     if alias != DEFAULT_ALIAS {
-        let keys = reader.required(&format!("{own}key"), parse_stripe_keys);
+        let key = format!("{own}key");
+        let keys = reader.required(&key, parse_stripe_keys);
+        mode = reader.optional(&format!("{own}mode"), parse_mode).and_then(|own| own.or(mode));
+        header = reader.account_header(&format!("accounts.{alias}"));
+        if let ((Some(mode), Some(keys)), Some(header)) = ((mode, &keys), &header) {
+            reader.are_of(mode, &format!("{own}mode"), &key, keys);
+            reader.can_act_on(header, &key, keys);
+        }
         stripe = stripe.zip(keys).map(|(stripe, keys)| Stripe { keys, ..stripe });
     }
-    match stripe {
-        Some(stripe) if reader.faults.0.is_empty() => Ok(stripe),
+    match (stripe, mode, header) {
+        (Some(stripe), Some(mode), Some(header)) if reader.faults.0.is_empty() => Ok((stripe, mode, header)),
         _ => Err(reader.faults),
     }
 }
@@ -67,8 +100,9 @@ impl Reader<'_> {
     fn config(&mut self) -> Option<Config> {
         let mode = self.required("mode", parse_mode);
         let stripe = self.stripe(mode);
+        let traffic = self.traffic();
         let accounts = self.accounts(mode);
-        let secrets = self.required("webhook.secret", parse_webhook_secrets);
+        let secrets = self.webhook_secrets("webhook.secret");
         let callers = self.callers();
         let issuers = self.issuers(&callers);
         let policy_files = self.policy_files(!callers.is_empty());
@@ -76,6 +110,7 @@ impl Reader<'_> {
         let listen = self.listen(callers.is_empty());
         let data = self.required("data", |text| non_empty(text).map(Into::into));
         let checkpoint_interval = self.seconds("feed.checkpoint_interval_s");
+        let events = self.events();
         let audit = self.audit();
         let over_refund = self.required("guards.over_refund", parse_guard_mode);
         let open_dispute = self.required("guards.open_dispute", parse_guard_mode);
@@ -84,6 +119,7 @@ impl Reader<'_> {
         let config = Config {
             mode: mode?,
             stripe: stripe?,
+            traffic: traffic?,
             accounts,
             webhook: Webhook { secrets: secrets? },
             listen: listen?,
@@ -93,6 +129,7 @@ impl Reader<'_> {
             issuers,
             policy_files: policy_files?,
             feed: Feed { checkpoint_interval: checkpoint_interval? },
+            events: events?,
             audit: audit?,
             guards: Guards { over_refund: over_refund?, open_dispute: open_dispute? },
             budgets,
@@ -107,6 +144,7 @@ impl Reader<'_> {
         let keys = self.required("stripe.key", parse_stripe_keys);
         if let Some((mode, keys)) = mode.zip(keys.as_deref()) {
             self.are_of(mode, "mode", "stripe.key", keys);
+            self.can_act_on(&AccountHeader::None, "stripe.key", keys);
         }
         let api_base = self.required("stripe.api_base", parse_stripe_base);
         let files_base = self.required("stripe.files_base", parse_stripe_base);
@@ -167,14 +205,29 @@ impl Reader<'_> {
 
     /// A whole number within the bounds of its key.
     fn count(&mut self, path: &str) -> Option<usize> {
+        self.number(path).and_then(|number| usize::try_from(number).ok())
+    }
+
+    fn number(&mut self, path: &str) -> Option<u32> {
+        self.required(path, |text| parse_number(path, text))
+    }
+
+    fn optional_number(&mut self, path: &str) -> Option<Option<u32>> {
+        self.optional(path, |text| parse_number(path, text))
+    }
+
+    /// An amount of bytes within the bounds of its key.
+    fn bytes(&mut self, path: &str) -> Option<u64> {
         let bounds = keys::find(path).map(|key| key.shape);
         self.required(path, |text| {
-            let number: u32 = text.parse().map_err(|_| format!("`{text}` is not a whole number"))?;
+            let number = bytes::parse(text);
+            let number =
+                number.ok_or_else(|| format!("`{text}` is not an amount of bytes such as `64MiB`"))?;
             match bounds {
-                Some(Shape::Count(low, high)) if !(low..=high).contains(&number) => {
-                    Err(format!("`{number}` is not between {low} and {high}"))
+                Some(Shape::Bytes(low, high)) if !(low..=high).contains(&number) => {
+                    Err(format!("`{text}` is not between {} and {}", bytes::shown(low), bytes::shown(high)))
                 }
-                _ => usize::try_from(number).map_err(|_| format!("`{number}` is too large")),
+                _ => Ok(number),
             }
         })
     }
@@ -195,6 +248,17 @@ impl Reader<'_> {
     fn optional<T>(&mut self, path: &str, parse: impl Fn(&str) -> Result<T, String>) -> Option<Option<T>> {
         let Some(found) = self.values.get(path) else { return Some(None) };
         parse(&found.text).map(Some).map_err(|what| self.faults.add(path, what, &found.origin)).ok()
+    }
+}
+
+/// A whole number within the bounds of its key.
+fn parse_number(path: &str, text: &str) -> Result<u32, String> {
+    let number = text.parse().map_err(|_| format!("`{text}` is not a whole number"))?;
+    match keys::find(path).map(|key| key.shape) {
+        Some(Shape::Count(low, high)) if !(low..=high).contains(&number) => {
+            Err(format!("`{number}` is not between {low} and {high}"))
+        }
+        _ => Ok(number),
     }
 }
 

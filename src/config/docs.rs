@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use super::bytes;
 use super::keys::{KEYS, Key, Shape};
 
 const INTRODUCTION: &str = "\
@@ -78,6 +79,9 @@ pub(super) fn value(shape: Shape) -> String {
         Shape::Folder => "folder".into(),
         Shape::File => "file".into(),
         Shape::Count(low, high) => format!("number, {low} to {high}"),
+        Shape::Bytes(low, high) => {
+            format!("bytes, such as `64MiB`; {} to {}", bytes::shown(low), bytes::shown(high))
+        }
         Shape::Choice(words) => words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", "),
     }
 }

@@ -29,13 +29,19 @@ pub(super) const NO_SETTINGS: [&str; 6] =
 
 /// Where systemd puts the credentials of a service (systemd.io/CREDENTIALS).
 pub const CREDENTIALS_VARIABLE: &str = "CREDENTIALS_DIRECTORY";
+/// Where the service manager wants to be told how the gateway stands (sd_notify(3)).
+pub const NOTIFY_SOCKET_VARIABLE: &str = "NOTIFY_SOCKET";
+/// Within how many microseconds it wants signs of life (sd_watchdog_enabled(3)).
+pub const WATCHDOG_USEC_VARIABLE: &str = "WATCHDOG_USEC";
+/// The variables that are the service manager's.
+const SERVICE_MANAGER: [&str; 3] = [CREDENTIALS_VARIABLE, NOTIFY_SOCKET_VARIABLE, WATCHDOG_USEC_VARIABLE];
 
 /// Says that secrets were taken out of the environment and stand at standard input.
 pub const HANDED_OVER_VARIABLE: &str = "TOLLGATE_SECRETS_FROM";
 /// Most bytes of secrets that are handed over: what every pipe takes without a reader (pipe(7)).
 const HANDED_OVER_BYTES_MAX: usize = 4096;
 
-/// The variables whose names begin with `TOLLGATE_`, and the one of [`CREDENTIALS_VARIABLE`]. The values of secrets are
+/// The variables whose names begin with `TOLLGATE_`, and those of the service manager. The values of secrets are
 /// kept apart, in locked memory.
 #[derive(Clone, Default)]
 pub struct Environment {
@@ -51,7 +57,7 @@ impl Environment {
         let all = std::env::vars_os()
             .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()));
         let mut environment: Self =
-            all.filter(|(name, _)| name.starts_with(PREFIX) || name == CREDENTIALS_VARIABLE).collect();
+            all.filter(|(name, _)| name.starts_with(PREFIX) || is_managers(name)).collect();
         if environment.plain.remove(HANDED_OVER_VARIABLE).is_some() {
             let mut text = Zeroizing::new(String::new());
             let limit = u64::try_from(HANDED_OVER_BYTES_MAX).unwrap_or(u64::MAX);
@@ -92,7 +98,7 @@ impl Environment {
     pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         let secret = self.secret.iter().map(|(name, value)| (name.as_str(), value.expose_secret()));
         let plain = self.plain.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        plain.chain(secret).filter(|(name, _)| *name != CREDENTIALS_VARIABLE && !is_injected(name))
+        plain.chain(secret).filter(|(name, _)| !is_managers(name) && !is_injected(name))
     }
 }
 
@@ -120,6 +126,10 @@ impl std::fmt::Debug for Environment {
 /// Whether a variable holds a secret, and not only the name of its file.
 fn is_secret(name: &str) -> bool {
     name == TOKEN_VARIABLE || KEYS.iter().any(|key| key.variable == name && key.shape.is_secret())
+}
+
+fn is_managers(name: &str) -> bool {
+    SERVICE_MANAGER.contains(&name)
 }
 
 /// Kubernetes gives every pod variables such as `TOLLGATE_SERVICE_HOST` when a service is called `tollgate`

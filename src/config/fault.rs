@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+/// What is wrong with a name that means nothing.
+const NO_SUCH: &str = "there is no such setting";
+
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
@@ -13,6 +16,14 @@ pub struct Fault {
     pub origin: String,
     /// The name that was probably meant.
     pub meant: Option<String>,
+}
+
+impl Fault {
+    /// Whether the name means nothing, so that nobody knows what was meant.
+    #[must_use]
+    pub fn is_unknown(&self) -> bool {
+        self.what == NO_SUCH
+    }
 }
 
 impl fmt::Display for Fault {
@@ -46,12 +57,7 @@ impl Faults {
 
     pub(super) fn unknown<'a>(&mut self, key: &str, origin: &str, known: impl IntoIterator<Item = &'a str>) {
         let meant = nearest(key, known).map(str::to_owned);
-        self.0.push(Fault {
-            key: key.to_owned(),
-            what: "there is no such setting".into(),
-            origin: origin.to_owned(),
-            meant,
-        });
+        self.0.push(Fault { key: key.to_owned(), what: NO_SUCH.into(), origin: origin.to_owned(), meant });
     }
 }
 

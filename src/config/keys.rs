@@ -1,5 +1,12 @@
 //! The table of every key: it drives parsing, the hints of faults and the reference in `docs/config.md`.
 
+mod events;
+mod listen;
+mod shape;
+mod traffic;
+
+pub use self::shape::Shape;
+
 /// One key.
 #[derive(Debug)]
 pub struct Key {
@@ -15,45 +22,6 @@ pub struct Key {
     pub since: &'static str,
     /// What it is for, as a sentence.
     pub about: &'static str,
-}
-
-/// What a value looks like.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shape {
-    /// Any text.
-    Text,
-    /// A secret; can also be read from a file that the key with `_file` (variable: `_FILE`) names.
-    Secret,
-    /// Secrets in an array or separated by commas; from a file too.
-    Secrets,
-    /// Texts in an array or separated by commas.
-    Texts,
-    /// `http://` or `https://`, a host and perhaps a port.
-    Url,
-    /// `ip:port`.
-    Address,
-    /// Whole seconds within these bounds.
-    Seconds(u64, u64),
-    /// Whole days within these bounds.
-    Days(u32, u32),
-    /// A whole number of a currency's smallest unit.
-    Amount,
-    /// A folder.
-    Folder,
-    /// A file.
-    File,
-    /// A whole number within these bounds.
-    Count(u32, u32),
-    /// One of these words.
-    Choice(&'static [&'static str]),
-}
-
-impl Shape {
-    /// Whether the value can come from a file of its own.
-    #[must_use]
-    pub fn is_secret(self) -> bool {
-        matches!(self, Self::Secret | Self::Secrets)
-    }
 }
 
 /// All keys, in the order of the reference.
@@ -106,13 +74,16 @@ pub const KEYS: &[Key] = &[
         since: "0.1.0",
         about: "Longest that a connection to Stripe may take to come up.",
     },
+    traffic::REQUESTS,
+    traffic::ENDPOINT_REQUESTS,
+    traffic::AT_ONCE,
     Key {
         path: "webhook.secret",
         variable: "TOLLGATE_WEBHOOK_SECRET",
         shape: Shape::Secrets,
         default: "",
         since: "0.1.0",
-        about: "Signing secret `whsec_...` of the webhook endpoint; several while one is being rotated. Required.",
+        about: "Signing secret `whsec_...` of the webhook endpoint; several while one is being rotated. Required unless `events.mode` is `poll`.",
     },
     Key {
         path: "accounts.*.mode",
@@ -136,7 +107,7 @@ pub const KEYS: &[Key] = &[
         shape: Shape::Secrets,
         default: "",
         since: "0.1.0",
-        about: "Signing secret of the webhook endpoint that delivers to `/webhooks/stripe/ALIAS`; several while one is being rotated. Required.",
+        about: "Signing secret of the webhook endpoint that delivers to `/webhooks/stripe/ALIAS`; several while one is being rotated. Required unless `events.mode` is `poll`.",
     },
     Key {
         path: "accounts.*.stripe_account",
@@ -152,48 +123,16 @@ pub const KEYS: &[Key] = &[
         shape: Shape::Text,
         default: "",
         since: "0.1.0",
-        about: "The same for keys of an organisation, sent as `Stripe-Context`, such as `org_.../acct_...`.",
+        about: "The same for keys of an organisation, sent as `Stripe-Context`, such as `acct_...` or `acct_.../acct_...`.",
     },
-    Key {
-        path: "listen.grpc",
-        variable: "TOLLGATE_LISTEN_GRPC",
-        shape: Shape::Address,
-        default: "127.0.0.1:7400",
-        since: "0.1.0",
-        about: "Where callers connect. Beyond the loopback address only with TLS and callers.",
-    },
-    Key {
-        path: "listen.webhook",
-        variable: "TOLLGATE_LISTEN_WEBHOOK",
-        shape: Shape::Address,
-        default: "127.0.0.1:7401",
-        since: "0.1.0",
-        about: "Where Stripe delivers webhooks: `POST /webhooks/stripe`.",
-    },
-    Key {
-        path: "listen.ops",
-        variable: "TOLLGATE_LISTEN_OPS",
-        shape: Shape::Address,
-        default: "127.0.0.1:7402",
-        since: "0.1.0",
-        about: "Where operators look: `/livez`, `/readyz`, `/metrics`.",
-    },
-    Key {
-        path: "listen.connections_max",
-        variable: "TOLLGATE_LISTEN_CONNECTIONS_MAX",
-        shape: Shape::Count(1, 100_000),
-        default: "1000",
-        since: "0.1.0",
-        about: "Open connections on each port. A further one takes the place of the one that has been unused the longest, and is refused where all are in use.",
-    },
-    Key {
-        path: "listen.connections_per_address_max",
-        variable: "TOLLGATE_LISTEN_CONNECTIONS_PER_ADDRESS_MAX",
-        shape: Shape::Count(1, 100_000),
-        default: "256",
-        since: "0.1.0",
-        about: "Open connections on each port from one IPv4 address or IPv6 /64 network; a further one is refused. Raise it where a balancer stands in front that hides the callers' addresses.",
-    },
+    listen::GRPC,
+    listen::WEBHOOK,
+    listen::OPS,
+    listen::CONNECTIONS_MAX,
+    listen::CONNECTIONS_PER_ADDRESS_MAX,
+    listen::CALLS_IN_FLIGHT_MAX,
+    listen::LAME_DUCK_S,
+    listen::GRACE_S,
     Key {
         path: "tls.certificate_file",
         variable: "TOLLGATE_TLS_CERTIFICATE_FILE",
@@ -298,6 +237,7 @@ pub const KEYS: &[Key] = &[
         since: "0.1.0",
         about: "Subjects of JWTs that are the caller's: `ISSUER_NAME:SUBJECT`, where `issuers.ISSUER_NAME` is set.",
     },
+    traffic::WEIGHT,
     Key {
         path: "policy.files",
         variable: "TOLLGATE_POLICY_FILES",
@@ -354,6 +294,16 @@ pub const KEYS: &[Key] = &[
         since: "0.1.0",
         about: "Longest that a quiet event stream goes without a checkpoint.",
     },
+    events::MODE,
+    events::RETENTION_DAYS,
+    events::RETENTION_BYTES,
+    events::RETENTION_HARD_DAYS,
+    events::SWEEP_EVERY,
+    events::SWEEP_OVERLAP,
+    events::SWEEP_TYPES,
+    events::SWEEP_READS,
+    events::THIN,
+    events::MEMORY,
     Key {
         path: "audit.checkpoint_file",
         variable: "TOLLGATE_AUDIT_CHECKPOINT_FILE",
@@ -448,7 +398,7 @@ pub const KEYS: &[Key] = &[
         shape: Shape::Url,
         default: "",
         since: "0.1.0",
-        about: "OTLP receiver for traces over gRPC, `http://host:port`; without it none are exported.",
+        about: "OTLP receiver for traces and metrics over gRPC, `http://host:port`; without it none are exported.",
     },
     Key {
         path: "telemetry.log",

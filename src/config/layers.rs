@@ -37,6 +37,8 @@ pub(super) struct Gathered {
     /// The file that each secret of a file was to be read from, by key path.
     pub(super) secret_files: BTreeMap<String, PathBuf>,
     pub(super) faults: Faults,
+    /// Whether there is a settings file and it sets anything.
+    pub(super) file_speaks: bool,
 }
 
 /// All layers, the later over the earlier.
@@ -137,7 +139,10 @@ fn from_toml(flags: &Flags, environment: &Environment, all: &mut Gathered) -> La
         }
     };
     match text.parse::<toml::Table>() {
-        Ok(table) => flatten("", table, &path, &mut layer, faults),
+        Ok(table) => {
+            all.file_speaks = !table.is_empty();
+            flatten("", table, &path, &mut layer, faults);
+        }
         // The parser's own rendering quotes the line, which may hold a secret.
         Err(error) => {
             let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
@@ -202,7 +207,7 @@ fn text_of(value: toml::Value, shape: Shape) -> Option<Zeroizing<String>> {
     match (value, shape) {
         (
             toml::Value::Integer(number),
-            Shape::Seconds(..) | Shape::Days(..) | Shape::Count(..) | Shape::Amount,
+            Shape::Seconds(..) | Shape::Days(..) | Shape::Count(..) | Shape::Bytes(..) | Shape::Amount,
         ) => Some(number.to_string().into()),
         (toml::Value::String(_), Shape::Seconds(..) | Shape::Days(..) | Shape::Count(..) | Shape::Amount) => {
             None
@@ -229,6 +234,7 @@ fn expected(shape: Shape) -> &'static str {
         Shape::Seconds(..) => "a whole number of seconds",
         Shape::Days(..) => "a whole number of days",
         Shape::Count(..) | Shape::Amount => "a whole number",
+        Shape::Bytes(..) => "a whole number of bytes, or text such as `64MiB`",
         Shape::Secrets | Shape::Texts => "text or an array of texts",
         Shape::Choice(words) if words.contains(&"true") => "`true` or `false`",
         _ => "text",

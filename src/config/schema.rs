@@ -75,6 +75,9 @@ fn of(key: &Key) -> Value {
             let text = json!({"type": "string"});
             json!({"anyOf": [text, {"type": "array", "items": text}]})
         }
+        Shape::Bytes(..) => {
+            json!({"anyOf": [{"type": "integer"}, {"type": "string", "pattern": "^[0-9]+(KiB|MiB|GiB)?$"}]})
+        }
         Shape::Text | Shape::Secret | Shape::Url | Shape::Address | Shape::Folder | Shape::File => {
             json!({"type": "string"})
         }

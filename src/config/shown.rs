@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use super::keys::{self, KEYS};
 use super::layers::Gathered;
 use super::{Environment, Faults, Flags, Stripe, check, layers};
-use crate::domain::operation::DEFAULT_ALIAS;
+use crate::domain::account::AccountHeader;
+use crate::domain::operation::{DEFAULT_ALIAS, Mode};
 
 /// What begins the origin of a secret that was read from a file of its own.
 const SECRET_FILE: &str = "file `";
@@ -60,11 +61,16 @@ pub fn show(flags: &Flags, environment: &Environment) -> (Vec<Shown>, Faults) {
     (all, faults)
 }
 
-/// The settings of Stripe alone, with the keys of the account `alias`, for those who need no others.
+/// The settings of Stripe alone, with the keys of the account `alias`, its mode and how it is named to Stripe, for those who
+/// need no others.
 ///
 /// # Errors
 /// With everything that is wrong with these.
-pub fn stripe(flags: &Flags, environment: &Environment, alias: &str) -> Result<Stripe, Faults> {
+pub fn stripe(
+    flags: &Flags,
+    environment: &Environment,
+    alias: &str,
+) -> Result<(Stripe, Mode, AccountHeader), Faults> {
     let Gathered { values, faults, .. } = layers::gather(flags, environment);
     check::stripe(&values, faults, alias)
 }

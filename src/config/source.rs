@@ -4,18 +4,22 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use secrecy::zeroize::Zeroizing;
 use sha2::{Digest as _, Sha256};
 
 use super::layers::{self, Gathered};
-use super::{Config, Environment, Faults, Flags, check, reloaded};
+use super::{Config, Environment, Faults, Flags, Roll, check, reloaded};
 
 /// Where settings are read from: flags and environment as they were at the start, and the files that they name.
 #[derive(Clone, Debug)]
 pub struct Loader {
     flags: Flags,
     environment: Environment,
+    /// Whether a reading has found settings in the file.
+    file_spoke: Arc<AtomicBool>,
 }
 
 /// One reading.
@@ -23,6 +27,8 @@ pub struct Loader {
 pub struct Loaded {
     /// The settings, or everything that is wrong with them.
     pub config: Result<Config, Faults>,
+    /// Who may call, where that is beyond doubt even if other settings are wrong.
+    pub roll: Option<Roll>,
     /// Every file that had a say; a change of one of them is a reason to read again.
     pub files: BTreeSet<PathBuf>,
 }
@@ -31,13 +37,18 @@ impl Loader {
     /// Reads nothing yet.
     #[must_use]
     pub fn new(flags: Flags, environment: Environment) -> Self {
-        Self { flags, environment }
+        Self { flags, environment, file_spoke: Arc::default() }
     }
 
-    /// Reads everything.
+    /// Reads everything. A settings file that set something at an earlier reading must not be missing or empty at a later
+    /// one: everything that it set would be switched off in silence.
     #[must_use]
     pub fn load(&self) -> Loaded {
-        let Gathered { values, files, faults, .. } = layers::gather(&self.flags, &self.environment);
+        let gathered = layers::gather(&self.flags, &self.environment);
+        let Gathered { values, files, mut faults, file_speaks, .. } = gathered;
+        if self.file_spoke.fetch_or(file_speaks, Ordering::SeqCst) && !file_speaks {
+            faults.add("config", "the settings file was read before, and is missing or sets nothing now", "");
+        }
         let mut marks: BTreeMap<_, _> =
             values.iter().map(|(path, found)| (path.clone(), mark(found.text.as_bytes()))).collect();
         for (path, found) in values.iter().filter(|(path, _)| reloaded::names_files(path)) {
@@ -48,7 +59,12 @@ impl Loader {
                 }
             }
         }
-        Loaded { config: check::config(&values, Source { marks }, faults), files }
+        let config = check::config(&values, Source { marks }, faults);
+        let roll = match &config {
+            Ok(config) => Roll::of(config),
+            Err(faults) => check::roll(&values, faults),
+        };
+        Loaded { config, roll, files }
     }
 }
 
@@ -93,6 +109,17 @@ impl Source {
         let (applied, awaiting_restart) = changed.cloned().partition(|path| reloaded::is_reloaded(path));
         Changes { applied, awaiting_restart }
     }
+
+    /// Whether nothing has changed since `earlier` in the settings that begin with `prefix`, or in the files that they
+    /// name. Of settings that were not read from anywhere that is not known.
+    #[must_use]
+    pub fn is_unchanged(&self, earlier: &Self, prefix: &str) -> bool {
+        let own = |source: &Self| -> BTreeMap<_, _> {
+            let marks = source.marks.iter().filter(|(path, _)| path.starts_with(prefix));
+            marks.map(|(path, mark)| (path.clone(), *mark)).collect()
+        };
+        !self.marks.is_empty() && own(self) == own(earlier)
+    }
 }
 
 #[cfg(test)]
@@ -130,5 +157,101 @@ mod tests {
         assert!(broken.config.is_err());
         assert!(broken.files.contains(&secret), "what cannot be read is looked at again");
         assert!(!format!("{first:?}").contains("sk_test"));
+    }
+
+    #[test]
+    fn a_settings_file_that_was_read_neither_goes_nor_is_emptied_in_silence() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("tollgate.toml");
+        let flags = || {
+            let secrets = [("stripe.key", "sk_test_a"), ("webhook.secret", "whsec_a")];
+            let values = secrets.map(|(key, value)| (key, value.to_owned())).to_vec();
+            Flags { config: Some(file.clone()), values }
+        };
+        fs::write(&file, "").unwrap();
+        let loader = Loader::new(flags(), Environment::default());
+        assert!(loader.load().config.is_ok(), "one that was never more than empty takes nothing away");
+        fs::write(&file, "[guards]\nopen_dispute = \"refuse\"\n").unwrap();
+        assert!(loader.load().config.is_ok());
+        fs::write(&file, "# nothing\n").unwrap();
+        for _ in 0..2 {
+            let faults = loader.clone().load().config.unwrap_err();
+            assert_eq!(faults.0.iter().map(|fault| &fault.key).collect::<Vec<_>>(), ["config"]);
+        }
+        fs::remove_file(&file).unwrap();
+        assert!(loader.load().config.is_err());
+        fs::write(&file, "[guards]\nopen_dispute = \"off\"\n").unwrap();
+        assert!(loader.load().config.is_ok());
+
+        // The file that is read when none is named, which is not there.
+        let loader = Loader::new(Flags { config: None, ..flags() }, Environment::default());
+        assert!(loader.load().config.is_ok());
+        loader.file_spoke.store(true, Ordering::SeqCst);
+        assert_eq!(loader.load().config.unwrap_err().0.len(), 1);
+    }
+
+    #[test]
+    fn who_may_call_is_beyond_doubt_where_the_faults_are_elsewhere() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("tollgate.toml");
+        let roll = |text: &str| {
+            let caller = "callers.orders.token = \"a-token-of-orders\"\npolicy.files = [\"rules.cedar\"]\n";
+            fs::write(&file, format!("{caller}{text}")).unwrap();
+            let flags = Flags { config: Some(file.clone()), values: Vec::new() };
+            let loaded = Loader::new(flags, Environment::default()).load();
+            assert!(loaded.config.is_err(), "{text}");
+            loaded.roll.map(|roll| roll.callers.len())
+        };
+        for elsewhere in ["", "mode = \"neither\"", "stripe.key_file = \"/nowhere\"", "webhook.secret = \"\""]
+        {
+            assert_eq!(roll(elsewhere), Some(1), "{elsewhere}");
+        }
+        for doubtful in [
+            "= no TOML",
+            "caller.support.token = \"a-token-of-support\"",
+            "callers.support.token = \"short\"",
+            "callers.support.token_file = \"/nowhere\"",
+            "callers.support.jwt = [\"idp:support\"]",
+            "[stripe.callers.support]\ntoken = \"a-token-of-support\"",
+        ] {
+            assert_eq!(roll(doubtful), None, "{doubtful}");
+        }
+    }
+
+    #[test]
+    fn a_changed_file_is_a_change_of_the_settings_that_name_it() {
+        let of = |marks: &[(&str, u8)]| Source {
+            marks: marks.iter().map(|(path, mark)| ((*path).to_owned(), [*mark; 32])).collect(),
+        };
+        let first = of(&[("data", 1), ("tls.key_file", 1), ("tls.key_file (/key)", 1)]);
+        assert!(
+            of(&[("data", 2), ("tls.key_file", 1), ("tls.key_file (/key)", 1)]).is_unchanged(&first, "tls.")
+        );
+        assert!(!of(&[("tls.key_file", 1), ("tls.key_file (/key)", 2)]).is_unchanged(&first, "tls."));
+        assert!(!of(&[("tls.key_file", 1)]).is_unchanged(&first, "tls."));
+        assert!(!Source::default().is_unchanged(&Source::default(), "tls."));
+    }
+
+    #[test]
+    fn a_caller_in_another_namespace_or_other_groups_is_named() {
+        let config = |callers: &str| {
+            let folder = tempfile::tempdir().unwrap();
+            let file = folder.path().join("tollgate.toml");
+            let head = "data = \"d\"\npolicy.files = [\"rules.cedar\"]\n[stripe]\nkey = \"sk_test_a\"\n[webhook]\nsecret = \"whsec_a\"\n";
+            fs::write(&file, format!("{head}{callers}")).unwrap();
+            let flags = Flags { config: Some(file), values: Vec::new() };
+            Loader::new(flags, Environment::default()).load().config.unwrap()
+        };
+        let caller = |more: &str| {
+            format!(
+                "[callers.a]\ntoken = \"0123456789abcdef\"\n{more}\n[callers.b]\ntoken = \"0123456789abcdeb\"\n"
+            )
+        };
+        let before = config(&caller("groups = [\"x\", \"y\"]"));
+        let moved = |more: &str| Roll::of(&config(&caller(more))).unwrap().moved_since(&before);
+        assert!(moved("groups = [\"y\", \"x\"]").is_empty());
+        for more in ["groups = [\"x\"]", "", "groups = [\"x\", \"y\"]\nnamespace = \"other\""] {
+            assert_eq!(moved(more), ["a"], "{more}");
+        }
     }
 }

@@ -83,6 +83,8 @@ pub struct Spec {
     pub stages: Option<Stages>,
     /// Where its amount and currency stand; `None` where it moves none that could be told.
     pub money: Option<Money>,
+    /// What the ids begin with by which it reads its object; empty where it needs more than an id, or is no such read.
+    pub id_prefixes: &'static [&'static str],
 }
 
 impl Spec {
@@ -106,7 +108,7 @@ impl Spec {
 }
 
 /// HTTP methods that Stripe's API uses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verb {
     /// GET.
@@ -130,13 +132,24 @@ impl Verb {
 }
 
 /// Stripe's hosts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Host {
     /// The API.
     Api,
     /// File uploads.
     Files,
+}
+
+impl Host {
+    /// The host's name in metrics and logs.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Api => "api",
+            Self::Files => "files",
+        }
+    }
 }
 
 /// What a call does in the world.

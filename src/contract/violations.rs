@@ -85,6 +85,13 @@ impl Violations {
         }
     }
 
+    /// A field that the gateway does not take, whatever its value.
+    pub fn not_taken(&mut self, at: &FieldPath, set: bool, instead: &str) {
+        if set {
+            self.add(at, format!("is not taken here: {instead}"));
+        }
+    }
+
     /// Text fields; empty ones are not judged, since empty means unset or "unset it".
     pub fn texts(&mut self, at: &FieldPath, values: &[String], rule: &TextRule) {
         for (index, value) in values.iter().enumerate().filter(|(_, value)| !value.is_empty()) {
@@ -231,7 +238,7 @@ impl Format {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::v1::{CreateRefundRequest, OperationRef};
+    use crate::proto::v1::{CreateCustomerRequest, CreateRefundRequest, OperationRef, UpdateCustomerRequest};
 
     fn fields(request: &CreateRefundRequest) -> Vec<String> {
         Violations::of(request).into_vec().into_iter().map(|violation| violation.field).collect()
@@ -272,6 +279,19 @@ mod tests {
         assert_eq!(fields(&CreateRefundRequest::default()), ["operation", "charge", "payment_intent"]);
         let request = CreateRefundRequest { operation: Some(OperationRef::default()), ..Default::default() };
         assert_eq!(fields(&request), ["operation.order_id", "charge", "payment_intent"]);
+    }
+
+    #[test]
+    fn what_moves_credit_unseen_is_not_taken_and_names_what_is() {
+        let operation = Some(OperationRef { order_id: "1".into(), ..Default::default() });
+        let balance = Some(0);
+        let create = CreateCustomerRequest { operation: operation.clone(), balance, ..Default::default() };
+        let update = UpdateCustomerRequest { operation, id: "cus_1".into(), balance, ..Default::default() };
+        for violations in [Violations::of(&create), Violations::of(&update)] {
+            let [Violation { field, description }] = &violations.into_vec()[..] else { panic!("one fault") };
+            assert_eq!(field, "balance");
+            assert!(description.contains("CreateCustomerBalanceTransaction"), "{description}");
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// The header that names the account to act on (docs.stripe.com/connect/authentication). Stripe may refuse both at
 /// once, so there is room for one.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AccountHeader {
     /// The key's own account.
@@ -12,7 +12,7 @@ pub enum AccountHeader {
     None,
     /// `Stripe-Account: acct_...`.
     StripeAccount(String),
-    /// `Stripe-Context`: account ids separated by slashes.
+    /// `Stripe-Context`: account ids separated by slashes, from the key's owner down (docs.stripe.com/context).
     StripeContext(String),
 }
 
@@ -24,6 +24,16 @@ impl AccountHeader {
             Self::None => None,
             Self::StripeAccount(id) => Some(id),
             Self::StripeContext(path) => path.rsplit('/').next(),
+        }
+    }
+
+    /// How an account is named that is connected to this one.
+    #[must_use]
+    pub fn connected(&self, id: &str) -> Self {
+        match self {
+            // A key that needs the one header would be refused with the other.
+            Self::StripeContext(path) => Self::StripeContext(format!("{path}/{id}")),
+            Self::None | Self::StripeAccount(_) => Self::StripeAccount(id.to_owned()),
         }
     }
 }

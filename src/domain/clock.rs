@@ -88,13 +88,49 @@ impl Clock for SystemClock {
     }
 
     fn monotonic(&self) -> Duration {
-        let since = clock_gettime(ClockId::Boottime);
-        let seconds = Duration::from_secs(since.tv_sec.unsigned_abs());
-        seconds.saturating_add(Duration::from_nanos(since.tv_nsec.unsigned_abs()))
+        read(ClockId::Boottime)
     }
 
     fn boot_id(&self) -> u64 {
         self.boot_id
+    }
+}
+
+/// Time since the machine was started, without the time that it slept: what a service manager compares times by
+/// (`CLOCK_MONOTONIC`).
+#[must_use]
+pub fn awake() -> Duration {
+    read(ClockId::Monotonic)
+}
+
+fn read(clock: ClockId) -> Duration {
+    let since = clock_gettime(clock);
+    let seconds = Duration::from_secs(since.tv_sec.unsigned_abs());
+    seconds.saturating_add(Duration::from_nanos(since.tv_nsec.unsigned_abs()))
+}
+
+/// A second opinion on the wall clock, which a dead battery can put years ahead: the time as far as something that was
+/// kept vouches for it too. The time that a process stood still is left out until its next start, so whoever throws away
+/// what is old keeps it longer rather than shorter.
+#[derive(Clone, Copy, Debug)]
+pub struct Vouched {
+    since_ms: UnixMillis,
+    at: Duration,
+}
+
+impl Vouched {
+    /// From now on, by what was kept last, which is of the time `newest_ms`; without it the wall clock is believed.
+    #[must_use]
+    pub fn new(clock: &dyn Clock, newest_ms: Option<UnixMillis>) -> Self {
+        Self { since_ms: newest_ms.unwrap_or_else(|| clock.wall()), at: clock.monotonic() }
+    }
+
+    /// The time by both.
+    #[must_use]
+    pub fn now(self, clock: &dyn Clock) -> UnixMillis {
+        let passed = clock.monotonic().saturating_sub(self.at);
+        let passed_ms = UnixMillis::try_from(passed.as_millis()).unwrap_or(UnixMillis::MAX);
+        clock.wall().min(self.since_ms.saturating_add(passed_ms))
     }
 }
 
@@ -181,6 +217,18 @@ mod tests {
         assert_eq!((clock.now().wall_ms, clock.now().boot.since(first.boot)), (7, Some(5)));
         clock.reboot();
         assert_eq!((clock.now().wall_ms, clock.now().boot.since(first.boot)), (7, None));
+    }
+
+    #[test]
+    fn a_clock_that_jumps_ahead_is_not_believed_and_one_that_goes_is() {
+        let clock = ManualClock::at(1_000);
+        let (fresh, kept) = (Vouched::new(&clock, None), Vouched::new(&clock, Some(400)));
+        clock.advance(Duration::from_millis(50));
+        assert_eq!((fresh.now(&clock), kept.now(&clock)), (1_050, 450));
+        clock.set_wall(9_000_000);
+        assert_eq!((fresh.now(&clock), kept.now(&clock)), (1_050, 450));
+        clock.set_wall(7);
+        assert_eq!((fresh.now(&clock), kept.now(&clock)), (7, 7));
     }
 
     #[test]

@@ -30,6 +30,8 @@ pub struct Envelope {
     pub object_id: String,
     /// Kind of that object.
     pub object_type: String,
+    /// Id of the customer that the object is or belongs to.
+    pub customer: String,
     /// Id of the API request that caused it.
     pub request_id: String,
     /// Idempotency key of that request.
@@ -89,6 +91,8 @@ struct Inside<'a> {
     #[serde(borrow, rename = "type")]
     kind: Option<&'a RawValue>,
     #[serde(borrow)]
+    customer: Option<&'a RawValue>,
+    #[serde(borrow)]
     idempotency_key: Option<&'a RawValue>,
     #[serde(borrow)]
     request: Option<&'a RawValue>,
@@ -104,12 +108,17 @@ impl Envelope {
         let (about, request, created_s) = match text(outside.object).as_str() {
             "event" => {
                 let object = inside(inside(outside.data).object);
-                ((object.id, object.object), inside(outside.request), whole_seconds(outside.created))
+                let customer = customer(&object);
+                (
+                    (object.id, object.object, customer),
+                    inside(outside.request),
+                    whole_seconds(outside.created),
+                )
             }
             "v2.core.event" => {
                 let object = inside(outside.related_object);
                 let request = inside(inside(outside.reason).request);
-                ((object.id, object.kind), request, instant(outside.created))
+                ((object.id, object.kind, String::new()), request, instant(outside.created))
             }
             _ => return Err(BadEnvelope::NotAnEvent),
         };
@@ -122,6 +131,7 @@ impl Envelope {
             connected_account: connected(outside.account, outside.context),
             object_id: text(about.0),
             object_type: text(about.1),
+            customer: about.2,
             request_id: text(request.id),
             idempotency_key: text(request.idempotency_key),
         })
@@ -136,6 +146,15 @@ fn connected(account: Option<&RawValue>, context: Option<&RawValue>) -> String {
         return account;
     }
     text(context).rsplit('/').next().unwrap_or_default().to_owned()
+}
+
+/// The customer that an object is, or names as an id or expanded.
+fn customer(object: &Inside<'_>) -> String {
+    if text(object.object) == "customer" {
+        return text(object.id);
+    }
+    let named = text(object.customer);
+    if named.is_empty() { text(inside(object.customer).id) } else { named }
 }
 
 /// The object that a snapshot event carries, as it stands there; `None` for a thin event, which carries none.
@@ -200,6 +219,7 @@ mod tests {
             connected_account: "acct_9".into(),
             object_id: "re_1".into(),
             object_type: "refund".into(),
+            customer: String::new(),
             request_id: "req_1".into(),
             idempotency_key: "tg1-00".into(),
         };
@@ -221,6 +241,20 @@ mod tests {
         assert_eq!((thin.created_s, thin.livemode, thin.api_version.as_str()), (1_795_395_723, true, ""));
         assert_eq!((thin.object_id.as_str(), thin.object_type.as_str()), ("re_2", "refund"));
         assert_eq!((thin.request_id.as_str(), thin.idempotency_key.as_str()), ("req_2", "key"));
+    }
+
+    #[test]
+    fn the_customer_is_the_object_or_named_by_it() {
+        for (object, customer) in [
+            (r#"{"id":"cus_1","object":"customer"}"#, "cus_1"),
+            (r#"{"id":"ch_1","object":"charge","customer":"cus_1"}"#, "cus_1"),
+            (r#"{"id":"ch_1","object":"charge","customer":{"id":"cus_1","object":"customer"}}"#, "cus_1"),
+            (r#"{"id":"ch_1","object":"charge","customer":null}"#, ""),
+            (r#"{"id":"ch_1","object":"charge","customer":[7]}"#, ""),
+        ] {
+            let whole = SNAPSHOT.replace(snapshot(SNAPSHOT).unwrap(), object);
+            assert_eq!(Envelope::parse(&whole).unwrap().customer, customer, "{object}");
+        }
     }
 
     #[test]

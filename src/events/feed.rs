@@ -5,15 +5,21 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use super::cause::Cause;
 use super::envelope::Envelope;
 use super::filter::Filter;
+use super::head::Head;
 use super::listing::{self, Page, Query};
+use super::log_event::{self, LogEvent};
+use super::notes::Notes;
+use super::recent::Recent;
 use super::subscription::Subscription;
 use crate::domain::clock::{Clock, UnixMillis};
 use crate::domain::cursor::Cursor;
 use crate::domain::limits::{EVENT_BATCH_BYTES_MAX, EVENT_DISORDER_MS_MAX};
+use crate::domain::planted;
 use crate::proto::v1::EventSource;
-use crate::store::{self, Appended, Batch, NewEvent, Store, StoredEvent};
+use crate::store::{self, Appended, Batch, EventSpan, NewEvent, Store, StoredEvent};
 
 /// The event log; cheap to clone.
 #[derive(Clone, Debug)]
@@ -21,12 +27,14 @@ pub struct Feed {
     store: Store,
     clock: Arc<dyn Clock>,
     checkpoint_every: Duration,
+    recent: Arc<Recent>,
+    head: Arc<Head>,
 }
 
 /// A verified event on its way into the log.
 #[derive(Clone, Debug)]
 pub struct Arrival {
-    /// What was read out of `json`.
+    /// What was read out of `json`, and the connected account that it came from, which the JSON may leave out.
     pub envelope: Envelope,
     /// Alias of the Stripe account whose endpoint received it; empty for the default.
     pub account: String,
@@ -34,6 +42,8 @@ pub struct Arrival {
     pub source: EventSource,
     /// The event as Stripe sent it.
     pub json: String,
+    /// What caused it.
+    pub cause: Cause,
 }
 
 /// Where in the log a reader starts.
@@ -52,8 +62,8 @@ pub enum Start {
 /// The log cannot be read or written as asked.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// Events behind the cursor have left the log.
-    #[error("the log no longer has the events that follow the cursor")]
+    /// Events that the reader would see have left the log.
+    #[error("the log no longer has all events from there on")]
     Expired {
         /// The oldest cursor that works.
         oldest: Cursor,
@@ -70,10 +80,22 @@ pub enum Error {
 }
 
 impl Feed {
-    /// The log in `store`. Streams show signs of life every `checkpoint_every`.
+    /// The log in `store`. Streams show signs of life at least every `checkpoint_every`, as their readers see it.
     #[must_use]
     pub fn new(store: Store, clock: Arc<dyn Clock>, checkpoint_every: Duration) -> Self {
-        Self { store, clock, checkpoint_every }
+        let recent = Arc::<Recent>::default();
+        let sink = Arc::clone(&recent);
+        store.events_into(Box::new(move |stored| sink.append(stored)));
+        // A little early, so that the way to the reader does not break the promise.
+        let checkpoint_every = checkpoint_every - checkpoint_every / 10;
+        Self { store, clock, checkpoint_every, recent, head: Arc::default() }
+    }
+
+    /// The same feed, keeping the newest events at hand for its readers in `bytes_max` of memory, about; they share them.
+    #[must_use]
+    pub fn with_memory(self, bytes_max: usize) -> Self {
+        self.recent.limit(bytes_max);
+        self
     }
 
     /// Appends an event, unless the log has its id already. It is durable when this returns.
@@ -81,7 +103,7 @@ impl Feed {
     /// # Errors
     /// When the store failed; Stripe must then be told to deliver again.
     pub async fn append(&self, arrival: Arrival) -> Result<Appended, Error> {
-        let Arrival { envelope, account, source, json } = arrival;
+        let Arrival { envelope, account, source, json, cause } = arrival;
         let event = NewEvent {
             id: envelope.id,
             kind: envelope.kind,
@@ -92,6 +114,7 @@ impl Feed {
             api_version: envelope.api_version,
             source: source.into(),
             json,
+            cause: Notes { cause, connected_account: envelope.connected_account }.encode(),
         };
         let receipt = self.store.commit(Batch { events: vec![event], ..Batch::default() }).await?;
         // One row in, one answer out; a store that breaks this has not kept the event.
@@ -103,13 +126,26 @@ impl Feed {
     /// # Errors
     /// When the log does not reach back to the start, or the store failed.
     pub async fn subscribe(&self, start: Start, filter: Filter) -> Result<Subscription, Error> {
-        let head = self.store.events_head();
-        let now = *head.borrow();
+        let (position, since_ms) = self.place(start).await?;
+        let head = self.head.of(&self.store);
+        Ok(Subscription::new(self.clone(), (filter, since_ms), position, head, self.checkpoint_every))
+    }
+
+    /// The position right before a start, and the time of receipt from which on events count there.
+    ///
+    /// # Errors
+    /// When the log does not reach back to the start, or the store failed.
+    pub async fn place(&self, start: Start) -> Result<(u64, UnixMillis), Error> {
+        let now = *self.store.events_head().borrow();
         let mut since_ms = UnixMillis::MIN;
         let position = match start {
             Start::Latest => now,
             Start::Earliest => self.floor().await?,
             Start::At(instant) => {
+                let left_ms = self.span().await?.and_then(|span| span.left_ms);
+                if left_ms.is_some_and(|left_ms| instant <= left_ms) {
+                    return Err(Error::Expired { oldest: self.cursor(self.floor().await?) });
+                }
                 since_ms = instant;
                 // Deliveries that come at once may be stored in another order than they were received in.
                 let early = instant.saturating_sub(EVENT_DISORDER_MS_MAX);
@@ -124,10 +160,15 @@ impl Feed {
                 if cursor.position < floor {
                     return Err(Error::Expired { oldest });
                 }
-                cursor.position
+                resumed(cursor.position)
             }
         };
-        Ok(Subscription::new(self.clone(), (filter, since_ms), position, head, self.checkpoint_every))
+        Ok((position, since_ms))
+    }
+
+    /// How often streams show signs of life.
+    pub(super) fn checkpoint_every(&self) -> Duration {
+        self.checkpoint_every
     }
 
     /// Reads a page of events, the latest arrival first.
@@ -147,6 +188,23 @@ impl Feed {
         Ok(found.filter(|stored| stored.event.account == account))
     }
 
+    /// The events after `position` in log order: at most `count_max`, and no more once their bodies exceed `bytes_max`; an
+    /// event that is larger alone still comes. Recent ones come from memory, shared with everybody else who reads them.
+    ///
+    /// # Errors
+    /// When the store failed.
+    pub async fn after(
+        &self,
+        position: u64,
+        count_max: usize,
+        bytes_max: usize,
+    ) -> Result<Vec<Arc<LogEvent>>, Error> {
+        if let Some(recent) = self.recent.after(position, count_max, bytes_max) {
+            return Ok(recent);
+        }
+        Ok(log_event::shared(self.store.events_after(position, count_max, bytes_max).await?))
+    }
+
     /// Events that concern the object `id`, after `position` in log order: at most `count_max`, and fewer where they are
     /// large. Only an empty answer is the end.
     ///
@@ -159,6 +217,15 @@ impl Feed {
         count_max: usize,
     ) -> Result<Vec<StoredEvent>, store::Error> {
         self.store.events_with(id, position, count_max, EVENT_BATCH_BYTES_MAX).await
+    }
+
+    /// From where to where the log reaches, or `None` while it has had no event. Events of the gateway's own say nothing of
+    /// when Stripe made the newest.
+    ///
+    /// # Errors
+    /// When the store failed.
+    pub async fn span(&self) -> Result<Option<EventSpan>, Error> {
+        Ok(self.store.event_span(EventSource::Synthetic.into()).await?)
     }
 
     /// The position of the newest event, 0 before the first; it announces every change.
@@ -182,4 +249,11 @@ impl Feed {
         let head = *self.store.events_head().borrow();
         Ok(self.store.events_oldest().await?.map_or(head, |oldest| oldest.saturating_sub(1)))
     }
+}
+
+/// Where a reader goes on that has come to `position`: there, unless a planted fault skips an event or shows one again.
+fn resumed(position: u64) -> u64 {
+    let skipped = u64::from(planted::active("cursor-skips"));
+    let again = u64::from(planted::active("cursor-repeats"));
+    position.saturating_add(skipped).saturating_sub(again)
 }

@@ -4,6 +4,7 @@ use std::ops::RangeInclusive;
 
 use super::feed::Error;
 use super::filter::Filter;
+use super::log_event::LogEvent;
 use crate::domain::limits::{
     EVENT_BATCH_BYTES_MAX, EVENT_BATCH_EVENTS_MAX, EVENT_PAGE_BYTES_MAX, EVENT_PAGE_SEARCHED_MAX,
 };
@@ -12,7 +13,7 @@ use crate::store::{Store, StoredEvent};
 /// Which events, and which part of them.
 #[derive(Clone, Debug)]
 pub struct Query {
-    /// Account and types.
+    /// Account, types, and what else.
     pub filter: Filter,
     /// When they happened, in seconds since the Unix epoch.
     pub created_s: RangeInclusive<i64>,
@@ -23,10 +24,10 @@ pub struct Query {
 }
 
 /// A page.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Page {
     /// The events, the latest arrival first.
-    pub events: Vec<StoredEvent>,
+    pub events: Vec<LogEvent>,
     /// `before` of the next page; absent when the log has been searched to its end.
     pub next: Option<u64>,
 }
@@ -39,22 +40,21 @@ pub(super) async fn read(store: &Store, query: &Query) -> Result<Page, Error> {
     let mut before = query.before.unwrap_or(u64::MAX);
     let (mut bytes, mut searched) = (0, 0);
     loop {
-        let batch = store.events_before(before, EVENT_BATCH_EVENTS_MAX, EVENT_BATCH_BYTES_MAX).await?;
+        let batch = batch(store, &query.filter, before).await?;
         if batch.is_empty() {
             return Ok(page);
         }
         searched += batch.len();
         for stored in batch {
-            let (position, event) = (stored.position, &stored.event);
-            if query.filter.matches(&event.account, &event.kind) && query.created_s.contains(&event.created_s)
-            {
-                bytes += event.json.len();
+            let (position, logged) = (stored.position, LogEvent::from(stored));
+            if query.created_s.contains(&logged.event.created_s) && query.filter.matches(&logged) {
+                bytes += logged.event.json.len();
                 let full = page.events.len() >= query.events_max || bytes > EVENT_PAGE_BYTES_MAX;
                 if full && !page.events.is_empty() {
                     page.next = Some(position.saturating_add(1));
                     return Ok(page);
                 }
-                page.events.push(stored);
+                page.events.push(logged);
             }
             before = position;
         }
@@ -63,4 +63,13 @@ pub(super) async fn read(store: &Store, query: &Query) -> Result<Page, Error> {
             return Ok(page);
         }
     }
+}
+
+/// The next rows to look at. A filter for something that events are found by is spared all the others.
+async fn batch(store: &Store, filter: &Filter, before: u64) -> Result<Vec<StoredEvent>, Error> {
+    let (count_max, bytes_max) = (EVENT_BATCH_EVENTS_MAX, EVENT_BATCH_BYTES_MAX);
+    Ok(match filter.term() {
+        Some(term) => store.events_with_before(&term, before, count_max, bytes_max).await?,
+        None => store.events_before(before, count_max, bytes_max).await?,
+    })
 }

@@ -2,17 +2,22 @@
 //! the same as a fast one.
 
 use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, Sleep, sleep_until};
 
+use super::cause::Viewer;
 use super::feed::{Error, Feed};
 use super::filter::Filter;
+use super::log_event::LogEvent;
 use crate::domain::clock::UnixMillis;
 use crate::domain::cursor::Cursor;
-use crate::domain::limits::{EVENT_BATCH_BYTES_MAX, EVENT_BATCH_EVENTS_MAX};
-use crate::store::{self, StoredEvent};
+use crate::domain::limits::{EVENT_BATCH_EVENTS_MAX, STREAM_AHEAD_BYTES_MAX};
+use crate::domain::planted;
+use crate::store;
 
 /// A stream of events from one place in the log onwards.
 #[derive(Debug)]
@@ -24,19 +29,20 @@ pub struct Subscription {
     /// Everything up to here has been handed out or did not match.
     position: u64,
     /// What comes next, read ahead; begins right behind `position`.
-    ahead: VecDeque<StoredEvent>,
+    ahead: VecDeque<Arc<LogEvent>>,
     head: watch::Receiver<u64>,
     /// The reader has still to be told when it has caught up.
     behind: bool,
     checkpoint_every: Duration,
-    checkpoint_due: Instant,
+    /// Ends when a checkpoint is due; one timer for the stream's whole life.
+    checkpoint_due: Pin<Box<Sleep>>,
 }
 
 /// What comes next on a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Item {
     /// The next event that matches.
-    Event(StoredEvent),
+    Event(Arc<LogEvent>),
     /// A sign of life.
     Checkpoint(Checkpoint),
     /// The reader has come up to the head, which is here.
@@ -62,7 +68,7 @@ impl Subscription {
         head: watch::Receiver<u64>,
         checkpoint_every: Duration,
     ) -> Self {
-        let checkpoint_due = Instant::now() + checkpoint_every;
+        let checkpoint_due = Box::pin(sleep_until(Instant::now() + checkpoint_every));
         let ahead = VecDeque::new();
         Self { feed, filter, since_ms, position, ahead, head, behind: true, checkpoint_every, checkpoint_due }
     }
@@ -73,6 +79,11 @@ impl Subscription {
         self.feed.cursor(self.position)
     }
 
+    /// From now on asks for its reader as it is now: see [`Filter::seen_by`].
+    pub fn seen_by(&mut self, viewer: Viewer) {
+        self.filter.seen_by(viewer);
+    }
+
     /// Waits for what comes next. Nothing is lost when the wait is given up and begun anew.
     ///
     /// # Errors
@@ -80,10 +91,10 @@ impl Subscription {
     /// asked again after a failure of the store.
     pub async fn next(&mut self) -> Result<Item, Error> {
         loop {
-            if Instant::now() >= self.checkpoint_due {
+            if Instant::now() >= self.checkpoint_due.deadline() {
                 return self.checkpoint().await.map(Item::Checkpoint);
             }
-            if let Some(event) = self.next_match() {
+            if let Some(event) = self.next_read() {
                 return Ok(Item::Event(event));
             }
             if *self.head.borrow_and_update() > self.position {
@@ -93,47 +104,50 @@ impl Subscription {
             } else {
                 tokio::select! {
                     changed = self.head.changed() => changed.map_err(|_| store::Error::Closed)?,
-                    () = sleep_until(self.checkpoint_due) => {}
+                    () = &mut self.checkpoint_due => {}
                 }
             }
         }
     }
 
-    /// The next matching event of those read ahead; passes over the others.
-    fn next_match(&mut self) -> Option<StoredEvent> {
-        while let Some(stored) = self.ahead.pop_front() {
-            self.position = stored.position;
-            let event = &stored.event;
-            if event.received_ms >= self.since_ms && self.filter.matches(&event.account, &event.kind) {
-                return Some(stored);
+    /// The next matching event of those read ahead; passes over the others. `None` says only that there is something to
+    /// wait for.
+    pub fn next_read(&mut self) -> Option<Arc<LogEvent>> {
+        while let Some(logged) = self.ahead.pop_front() {
+            self.position = logged.position;
+            if logged.event.received_ms >= self.since_ms && self.filter.matches(&logged) {
+                return Some(logged);
             }
         }
         None
     }
 
     async fn read_ahead(&mut self) -> Result<(), Error> {
-        let batch = self
-            .feed
-            .store()
-            .events_after(self.position, EVENT_BATCH_EVENTS_MAX, EVENT_BATCH_BYTES_MAX)
-            .await?;
+        // Whoever is this far behind wants to know when it is over.
+        self.behind |= self.lag() > EVENT_BATCH_EVENTS_MAX as u64;
+        let batch = self.feed.after(self.position, EVENT_BATCH_EVENTS_MAX, STREAM_AHEAD_BYTES_MAX).await?;
         let contiguous = batch.first().is_some_and(|first| first.position == self.position + 1);
         if !contiguous {
             let oldest = self.feed.cursor(self.feed.floor().await?);
             return Err(Error::Expired { oldest });
         }
-        // A batch that does not reach the head was cut for its size.
-        self.behind |= batch.last().is_some_and(|last| last.position < *self.head.borrow());
         self.ahead = batch.into();
         Ok(())
     }
 
+    /// Events between the reader and the head.
+    fn lag(&self) -> u64 {
+        self.head.borrow().saturating_sub(self.position)
+    }
+
     async fn checkpoint(&mut self) -> Result<Checkpoint, Error> {
-        let head = *self.head.borrow();
-        let last = self.feed.store().events_after(head.saturating_sub(1), 1, EVENT_BATCH_BYTES_MAX).await?;
+        // Who reads may know of more than was told.
+        let head = self.position.max(*self.head.borrow());
+        let last = self.feed.after(head.saturating_sub(1), 1, STREAM_AHEAD_BYTES_MAX).await?;
         // Late is better than never, and better than in a burst.
-        self.checkpoint_due = Instant::now() + self.checkpoint_every;
-        let head_received_ms = last.first().map(|stored| stored.event.received_ms);
-        Ok(Checkpoint { cursor: self.cursor(), head, head_received_ms })
+        self.checkpoint_due.as_mut().reset(Instant::now() + self.checkpoint_every);
+        let head_received_ms = last.first().map(|logged| logged.event.received_ms);
+        let cursor = if planted::active("checkpoint-ahead") { self.feed.cursor(head) } else { self.cursor() };
+        Ok(Checkpoint { cursor, head, head_received_ms })
     }
 }

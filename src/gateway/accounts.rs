@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::fault::{Code, Fault, Reason, Retry};
+use super::intake::Belongs;
 use crate::domain::operation::{DEFAULT_ALIAS, Mode, Operation};
 use crate::stripe::{AccountHeader, Client};
 
@@ -73,6 +74,25 @@ impl Accounts {
         std::iter::once(&self.default).chain(self.others.values())
     }
 
+    /// Which events belong under an account's alias. No key and no secret speaks for another account that is configured.
+    #[must_use]
+    pub fn belonging_to(&self, own: &Account) -> Belongs {
+        let others = self.all().filter(|other| other.mode == own.mode && other.id != own.id);
+        // The events of a connected account name it. One that is reached by its context has endpoints of its own, whose
+        // events need not.
+        let only = match &own.header {
+            AccountHeader::None => None,
+            AccountHeader::StripeAccount(id) => Some([id.clone()].into()),
+            AccountHeader::StripeContext(_) => Some([own.id.clone(), String::new()].into()),
+        };
+        Belongs {
+            account: own.id.clone(),
+            livemode: own.mode == Mode::Live,
+            only,
+            elsewhere: others.map(|other| other.id.clone()).collect(),
+        }
+    }
+
     /// The account that a request's alias means.
     ///
     /// # Errors
@@ -95,7 +115,7 @@ mod tests {
     fn account(alias: &str, id: &str) -> Account {
         let key = Key::parse("sk_test_accounts".into()).unwrap();
         let local = "http://127.0.0.1:1".to_owned();
-        let options = Options { api_base: local.clone(), files_base: local, ..Options::new(key) };
+        let options = Options { api_base: local.clone(), files_base: local, ..Options::new(Mode::Test, key) };
         let stripe = Client::new(&options).unwrap();
         Account { alias: alias.into(), id: id.into(), mode: Mode::Test, header: AccountHeader::None, stripe }
     }

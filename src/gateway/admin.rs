@@ -11,6 +11,7 @@ use std::sync::Arc;
 use prost::Message as _;
 
 use super::accounts::Account;
+use super::audit::unwritten;
 use super::call::{Done, Gateway};
 use super::context::Context;
 use super::fault::{Code, Fault, Reason, Retry};
@@ -27,17 +28,18 @@ use crate::proto::v1::{
     ListOperationsResponse, OperationEntry, OperationState, ResolveOperationRequest,
     ResolveOperationResponse, SettleOperationRequest, SettleOperationResponse,
 };
+use crate::store::AuditRow;
 
 const LIST: &str = "tollgate.v1.AdminService/ListOperations";
 const INSPECT: &str = "tollgate.v1.AdminService/InspectOperation";
 const RESOLVE: &str = "tollgate.v1.AdminService/ResolveOperation";
 const SETTLE: &str = "tollgate.v1.AdminService/SettleOperation";
 
-/// One call of an operator, on its way through the audit log.
-struct Errand {
-    record: audit::Record,
-    /// Whether the record went into the ledger's own transaction.
-    kept: bool,
+/// One call that changes or operates the gateway itself, on its way through the audit log.
+pub(super) struct Errand {
+    pub(super) record: audit::Record,
+    /// Whether the record went into the transaction of what was done.
+    pub(super) kept: bool,
 }
 
 impl Gateway {
@@ -126,13 +128,28 @@ impl Gateway {
         params: Params,
         work: impl AsyncFnOnce(&mut Errand) -> Result<R, Fault>,
     ) -> Result<(R, CallInfo), Fault> {
-        let mut record = self.plain_record(Phase::Admin, context, rpc, None);
+        self.errand_at(context, (rpc, None), params, work).await
+    }
+
+    /// The same for the account that `alias` means, if the call is about one.
+    pub(super) async fn errand_at<R>(
+        &self,
+        context: &Context,
+        (rpc, alias): (&str, Option<&str>),
+        params: Params,
+        work: impl AsyncFnOnce(&mut Errand) -> Result<R, Fault>,
+    ) -> Result<(R, CallInfo), Fault> {
+        let mut record = self.plain_record(Phase::Admin, context, rpc, alias);
         record.params = self.auditor.params(params.pairs());
-        let line = self.line(rpc.to_owned(), context, None, record.id.clone());
+        let line = self.line(context, None, &record);
         let audit_id = record.id.clone();
         let mut errand = Errand { record, kept: false };
-        let answer = match self.judge_own(context, None, &mut errand.record) {
-            Ok(()) => work(&mut errand).await,
+        let answer = match self.judge_own(context, alias, &mut errand.record) {
+            Ok(()) => {
+                let record = errand.record.clone();
+                // On the heap: some errands are large, and their callers would be as large again.
+                self.attended(&record, Box::pin(work(&mut errand))).await
+            }
             Err(fault) => Err(fault),
         };
         let Errand { mut record, kept } = errand;
@@ -144,6 +161,15 @@ impl Gateway {
         let done = |response| Done { response, replayed: false, attempts: 0, stripe_request_id: None };
         let response = self.account_for(&line, answer.map(done))?;
         Ok((response, CallInfo { audit_id, ..CallInfo::default() }))
+    }
+
+    /// Makes durable that an errand begins whose work is no transaction; what comes of it is a record of its own.
+    pub(super) async fn begin_errand(&self, errand: &mut Errand) -> Result<(), Fault> {
+        let mut begun = errand.record.clone();
+        begun.conclude("begun");
+        self.auditor.write(&begun).await.map_err(|error| unwritten(&error))?;
+        errand.record = self.auditor.further(&begun);
+        Ok(())
     }
 
     /// The operation that a request names, where a rule permits the call at its account too.
@@ -228,6 +254,17 @@ impl Gateway {
         }
         page.next_page_token = after.map(|hash| binding.seal(&hash.to_string())).unwrap_or_default();
         Ok(page)
+    }
+}
+
+impl Errand {
+    /// The record of the call for the transaction of what is done.
+    pub(super) fn row(&self) -> Result<AuditRow, Fault> {
+        let mut record = self.record.clone();
+        record.conclude("succeeded");
+        record.row().map_err(|error| {
+            Fault::new(Code::Internal, Reason::Internal, format!("it cannot be put on record: {error}"))
+        })
     }
 }
 

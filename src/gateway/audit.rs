@@ -165,7 +165,7 @@ impl Gateway {
         request: &EraseAuditKeyRequest,
     ) -> Result<EraseAuditKeyResponse, Fault> {
         let mut record = self.plain_record(Phase::Admin, context, ERASE_KEY, None);
-        let line = self.line(ERASE_KEY.to_owned(), context, None, record.id.clone());
+        let line = self.line(context, None, &record);
         record.params = self.auditor.params(named(&[("month", &request.month)]).pairs());
         record.note = Some(request.reason.clone());
         let answer = self.erase_key(context, request, &mut record).await;
@@ -263,7 +263,8 @@ fn unread(error: &store::Error) -> Fault {
     Fault::new(Code::Unavailable, Reason::StoreUnavailable, message).retry(Retry::After(RETRY_SOON))
 }
 
-fn unwritten(error: &crate::audit::Error) -> Fault {
+/// The audit log does not take what has to be in it first.
+pub(super) fn unwritten(error: &crate::audit::Error) -> Fault {
     tracing::error!(%error, "the audit log cannot be written");
     let message = "the audit log cannot be written at the moment, so nothing was done";
     Fault::new(Code::Unavailable, Reason::StoreUnavailable, message).retry(Retry::After(RETRY_SOON))

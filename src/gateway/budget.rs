@@ -36,9 +36,9 @@ impl Gateway {
         params.push("caller", request.caller.as_str(), Sensitivity::Public);
         params.push("order_id", request.order_id.as_str(), Sensitivity::Public);
         record.params = self.auditor.params(params.pairs());
-        let line = self.line(LIST.to_owned(), context, None, record.id.clone());
+        let line = self.line(context, None, &record);
         let answer = match self.judge_own(context, Some(&request.account), &mut record) {
-            Ok(()) => self.budget_uses(context, request).await,
+            Ok(()) => self.attended(&record, self.budget_uses(context, request)).await,
             Err(fault) => Err(fault),
         };
         record.latency_ms = Some(self.millis_since(line.started));

@@ -1,25 +1,35 @@
-//! One call from its message to its answer, and the account of it: one log line, whatever happened.
+//! One call from its message to its answer, and the account of it that its one log line gives.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
+use tracing::Instrument as _;
 
 use super::accounts::Accounts;
+use super::causes::Causes;
 use super::context::Context;
 use super::fault::Fault;
 use super::freezes::Freezes;
-use crate::audit::{Auditor, Notarized, Phase};
-use crate::config::Guards;
-use crate::contract::{Method, Received};
+use super::intake::Intake;
+use super::shared::SharedReads;
+use super::sweep::Sweeps;
+use crate::audit::{Auditor, Notarized, Phase, Record};
+use crate::config::{Events, Guards};
+use crate::contract::{Method, Params, Received};
 use crate::domain::clock::Clock;
 use crate::domain::drain::Drain;
 use crate::events::Feed;
+use crate::events::subscriptions::Subscriptions;
 use crate::identity::Registry;
 use crate::ledger::Ledger;
 use crate::policy::Policies;
+use crate::proto::v1::OperationRef;
 use crate::store::Store;
+use crate::telemetry::call::Notes;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::names::Stage;
 
 /// The pipeline with everything it needs; one for the whole process.
 #[derive(Debug)]
@@ -30,6 +40,18 @@ pub struct Gateway {
     pub store: Store,
     /// The event feed.
     pub feed: Feed,
+    /// The named subscriptions to it.
+    pub subscriptions: Subscriptions,
+    /// Where events come from and how long they stay.
+    pub events: Events,
+    /// The one way into it.
+    pub intake: Intake,
+    /// How it compares with Stripe's own list of events.
+    pub sweeps: Sweeps,
+    /// What events go back to.
+    pub causes: Causes,
+    /// Reads under way that others share.
+    pub shared_reads: SharedReads,
     /// What remembers every change.
     pub ledger: Ledger,
     /// What records every call.
@@ -65,15 +87,11 @@ pub(super) struct Done<R> {
     pub stripe_request_id: Option<String>,
 }
 
-/// What the log line says of a call before its end.
+/// A call that has begun.
 #[derive(Debug)]
 pub(super) struct Line {
-    rpc: String,
-    caller: String,
-    order_id: String,
-    operation_id: String,
-    trace_id: String,
     audit_id: String,
+    notes: Notes,
     pub(super) started: Duration,
 }
 
@@ -92,59 +110,49 @@ impl Gateway {
         }
         let alias = M::local(&received.message).account;
         let mut record = self.record(Phase::Read, &context, M::SPEC, alias);
-        let line = self.line(M::SPEC.full_name(), &context, None, record.id.clone());
+        let path = M::path(&received.message);
+        record.params = self.params(M::SPEC.path, &path, Params::of(&received.message).pairs());
+        let line = self.line(&context, None, &record);
         let answer = self.read::<M>(&context, &received, &mut record).await;
-        self.keep_read::<M>(record, &received, &answer, line.started);
+        self.keep_read(record, &answer, line.started);
         self.account_for(&line, answer)
     }
 
-    pub(super) fn line(
-        &self,
-        rpc: String,
-        context: &Context,
-        operation: Option<&crate::proto::v1::OperationRef>,
-        audit_id: String,
-    ) -> Line {
-        let operation = operation.cloned().unwrap_or_default();
-        Line {
-            rpc,
-            caller: context.caller.name.clone(),
-            order_id: operation.order_id,
-            operation_id: operation.operation_id,
-            trace_id: context.trace_id.clone(),
-            audit_id,
-            started: self.clock.monotonic(),
-        }
+    /// Notes what is known of a call from the beginning: its record, and what its reference names.
+    pub(super) fn line(&self, context: &Context, operation: Option<&OperationRef>, record: &Record) -> Line {
+        context.notes.note(|facts| {
+            facts.audit_id.clone_from(&record.id);
+            if let Some(operation) = operation {
+                facts.order_id.clone_from(&operation.order_id);
+                facts.operation_id.clone_from(&operation.operation_id);
+            }
+        });
+        let (audit_id, notes) = (record.id.clone(), context.notes.clone());
+        Line { audit_id, notes, started: self.clock.monotonic() }
     }
 
-    /// Writes the call's one log line and hands the answer on.
+    /// Waits for one stage of a call, in a span of its own. Its time goes into the call's log line and the metrics.
+    pub(super) async fn stage<T>(&self, context: &Context, stage: Stage, work: impl Future<Output = T>) -> T {
+        let started = Instant::now();
+        let done = work.instrument(stage.span()).await;
+        let elapsed = started.elapsed();
+        context.notes.note(|facts| facts.spend(stage, elapsed));
+        self.metrics.stage(stage, elapsed);
+        done
+    }
+
+    /// Notes what came of a call, and hands the answer on.
     pub(super) fn account_for<R>(&self, line: &Line, answer: Result<Done<R>, Fault>) -> Result<R, Fault> {
-        let latency_ms = self.millis_since(line.started);
-        let (code, reason) = match &answer {
-            Ok(_) => ("OK", ""),
-            Err(fault) => (fault.code.as_str(), fault.reason_name()),
-        };
-        let done = answer.as_ref().ok();
         let request_id = match &answer {
-            Ok(done) => done.stripe_request_id.as_deref(),
-            Err(fault) => fault.stripe_request_id.as_deref(),
+            Ok(done) => done.stripe_request_id.as_ref(),
+            Err(fault) => fault.stripe_request_id.as_ref(),
         };
-        tracing::info!(
-            target: "tollgate::call",
-            rpc = line.rpc,
-            caller = line.caller,
-            code,
-            reason,
-            order_id = line.order_id,
-            operation_id = line.operation_id,
-            replayed = done.is_some_and(|done| done.replayed),
-            attempts = done.map(|done| done.attempts),
-            stripe_request_id = request_id.unwrap_or_default(),
-            audit_id = line.audit_id,
-            trace_id = line.trace_id,
-            latency_ms,
-            "call"
-        );
+        line.notes.note(|facts| {
+            if let Ok(done) = &answer {
+                (facts.replayed, facts.attempts) = (done.replayed, done.attempts);
+            }
+            facts.stripe_request_id = request_id.cloned().unwrap_or_default();
+        });
         answer.map(|done| done.response).map_err(|mut fault| {
             fault.audit_id.get_or_insert_with(|| line.audit_id.clone());
             fault

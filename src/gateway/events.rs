@@ -1,8 +1,8 @@
 //! Reads of the event log: the same checks, audit and log line as every other call has. Which events there are and in
 //! what order is the feed's to say.
 
-mod message;
-mod stream;
+pub(super) mod message;
+pub(super) mod stream;
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -22,11 +22,11 @@ use crate::contract::{FieldPath, Params, Sensitivity, Violation, Violations};
 use crate::domain::clock::UnixMillis;
 use crate::domain::cursor::Cursor;
 use crate::domain::limits::{PAGE_ITEMS_DEFAULT, PAGE_ITEMS_MAX};
-use crate::events::{Error, Filter, Item, Query, Start, Types};
+use crate::events::{Error, Filter, LogEvent, Query, Start, Types};
 use crate::proto::v1::subscribe_request::Start as Wanted;
 use crate::proto::v1::{
-    CallInfo, EventPreset, GetEventRequest, GetEventResponse, ListEventsRequest, ListEventsResponse,
-    SubscribeRequest, SubscribeResponse, TimeRange,
+    CallInfo, CauseFilter, EventFilter, EventPreset, GetEventRequest, GetEventResponse, ListEventsRequest,
+    ListEventsResponse, SubscribeRequest, TimeRange,
 };
 use crate::store::StoredEvent;
 
@@ -49,15 +49,17 @@ impl Gateway {
         context: &Context,
         request: &SubscribeRequest,
     ) -> Result<EventStream, Fault> {
-        let params = asked(&request.types, request.presets());
+        let params = asked(&request.types, request.presets(), request.filter.as_ref());
         let open = async {
-            let (start, filter) = self.question(request)?;
-            self.feed.subscribe(start, filter).await.map_err(|error| fault(&error))
+            let (start, types, account) = self.question(request)?;
+            let viewer = self.viewer(&context.caller, &account);
+            let filter =
+                Filter::new(account.log_alias(), types).about(request.filter.as_ref(), viewer.clone());
+            let subscription = self.feed.subscribe(start, filter).await.map_err(|error| fault(&error))?;
+            Ok(EventStream::new((SUBSCRIBE, subscription), (context.clone(), account), viewer))
         };
-        let (subscription, _) =
-            self.read_own(context, (SUBSCRIBE, Some(&request.account)), params, open).await?;
-        let account = Arc::clone(self.accounts.named(&request.account)?);
-        Ok(EventStream::new(subscription, context.clone(), account))
+        let (stream, _) = self.read_own(context, (SUBSCRIBE, Some(&request.account)), params, open).await?;
+        Ok(stream)
     }
 
     /// Reads a page of events.
@@ -69,7 +71,7 @@ impl Gateway {
         context: &Context,
         request: &ListEventsRequest,
     ) -> Result<ListEventsResponse, Fault> {
-        let params = asked(&request.types, request.presets());
+        let params = asked(&request.types, request.presets(), request.filter.as_ref());
         let (page, call) = self
             .read_own(context, (LIST, Some(&request.account)), params, self.page(context, request))
             .await?;
@@ -93,10 +95,12 @@ impl Gateway {
                 self.feed.get(account.log_alias(), &request.id).await.map_err(|error| fault(&error))?;
             // What may not be shown is not there, so that nobody learns that it is.
             let may = |stored: &StoredEvent| self.may_receive(&context.caller, account, &stored.event.kind);
-            found.filter(may).ok_or_else(|| not_found(&request.id))
+            let stored = found.filter(may).ok_or_else(|| not_found(&request.id))?;
+            let viewer = self.viewer(&context.caller, account);
+            Ok(message::event(&stored.into(), &self.feed, &viewer))
         };
-        let (stored, call) = self.read_own(context, (GET, Some(&request.account)), params, read).await?;
-        Ok(GetEventResponse { event: Some(message::event(stored, &self.feed)), call: Some(call) })
+        let (event, call) = self.read_own(context, (GET, Some(&request.account)), params, read).await?;
+        Ok(GetEventResponse { event: Some(event), call: Some(call) })
     }
 
     /// Carries out a read of the gateway's own for the account that `alias` means, with its audit record and its log line,
@@ -109,12 +113,12 @@ impl Gateway {
         read: impl Future<Output = Result<R, Fault>>,
     ) -> Result<(R, CallInfo), Fault> {
         let mut record = self.plain_record(Phase::Read, context, rpc, alias);
-        let line = self.line(rpc.to_owned(), context, None, record.id.clone());
+        record.params = self.auditor.params(params.pairs());
+        let line = self.line(context, None, &record);
         let answer = match self.judge_own(context, alias, &mut record) {
-            Ok(()) => read.await,
+            Ok(()) => self.attended(&record, read).await,
             Err(fault) => Err(fault),
         };
-        record.params = self.auditor.params(params.pairs());
         record.latency_ms = Some(self.millis_since(line.started));
         record.conclude(answer.as_ref().map_or_else(Fault::reason_name, |_| "succeeded"));
         self.keep(&record);
@@ -142,28 +146,29 @@ impl Gateway {
         let account = self.asked_account(&request.account, violations)?;
         let size =
             if request.page_size == 0 { PAGE_ITEMS_DEFAULT } else { request.page_size.min(PAGE_ITEMS_MAX) };
+        let viewer = self.viewer(&context.caller, account);
         let query = Query {
-            filter: Filter::new(account.log_alias(), types),
+            filter: Filter::new(account.log_alias(), types).about(request.filter.as_ref(), viewer.clone()),
             created_s: seconds(request.created.as_ref()),
             before,
             events_max: usize::try_from(size).unwrap_or_default(),
         };
         let page = self.feed.list(&query).await.map_err(|error| fault(&error))?;
-        let may = |stored: &StoredEvent| self.may_receive(&context.caller, account, &stored.event.kind);
+        let may = |logged: &LogEvent| self.may_receive(&context.caller, account, &logged.event.kind);
         Ok(ListEventsResponse {
             events: page
                 .events
                 .into_iter()
                 .filter(may)
-                .map(|stored| message::event(stored, &self.feed))
+                .map(|logged| message::event(&logged, &self.feed, &viewer))
                 .collect(),
             next_page_token: page.next.map(|before| binding.seal(&before.to_string())).unwrap_or_default(),
             call: None,
         })
     }
 
-    /// Where to start and what to send, as a subscriber asks for it.
-    fn question(&self, request: &SubscribeRequest) -> Result<(Start, Filter), Fault> {
+    /// Where to start, and which types of which account to send, as a subscriber asks for it.
+    pub(super) fn question(&self, request: &SubscribeRequest) -> Result<(Start, Types, Arc<Account>), Fault> {
         let mut violations = Violations::of(request);
         let start = match &request.start {
             Some(Wanted::Earliest(true)) => Start::Earliest,
@@ -186,28 +191,42 @@ impl Gateway {
         let mut violations = violations.into_vec();
         let types = types(&request.types, request.presets(), &mut violations);
         let account = self.asked_account(&request.account, violations)?;
-        Ok((start, Filter::new(account.log_alias(), types)))
+        Ok((start, types, Arc::clone(account)))
     }
 
     /// The account that a question names, once nothing else is wrong with the question.
-    fn asked_account(&self, alias: &str, violations: Vec<Violation>) -> Result<&Account, Fault> {
-        if violations.is_empty() {
-            self.accounts.named(alias).map(AsRef::as_ref)
-        } else {
-            Err(Fault::invalid(violations))
-        }
-    }
-
-    fn response(&self, item: Item) -> SubscribeResponse {
-        message::response(item, &self.feed)
+    pub(super) fn asked_account(
+        &self,
+        alias: &str,
+        violations: Vec<Violation>,
+    ) -> Result<&Arc<Account>, Fault> {
+        if violations.is_empty() { self.accounts.named(alias) } else { Err(Fault::invalid(violations)) }
     }
 }
 
 /// The filters of a question, for its audit record.
-fn asked(types: &[String], presets: impl Iterator<Item = EventPreset>) -> Params {
+pub(super) fn asked(
+    types: &[String],
+    presets: impl Iterator<Item = EventPreset>,
+    filter: Option<&EventFilter>,
+) -> Params {
     let mut params = Params::default();
     types.iter().for_each(|pattern| params.push("types[]", pattern.as_str(), Sensitivity::Public));
     presets.for_each(|preset| params.push("presets[]", preset.as_str_name(), Sensitivity::Public));
+    let Some(filter) = filter else { return params };
+    let cause = filter.cause();
+    for (name, value) in [
+        ("object_id", filter.object_id.as_str()),
+        ("object_type", &filter.object_type),
+        ("customer", &filter.customer),
+        ("connected_account", &filter.connected_account),
+        ("order_id", &filter.order_id),
+        ("cause", if cause == CauseFilter::Unspecified { "" } else { cause.as_str_name() }),
+    ] {
+        if !value.is_empty() {
+            params.push(format!("filter[{name}]"), value, Sensitivity::Public);
+        }
+    }
     params
 }
 
@@ -222,7 +241,7 @@ fn types(
     })
 }
 
-fn violation(field: &str, error: &dyn std::error::Error) -> Violation {
+pub(super) fn violation(field: &str, error: &dyn std::error::Error) -> Violation {
     Violation { field: field.to_owned(), description: error.to_string() }
 }
 
@@ -241,14 +260,14 @@ fn millis(instant: &Timestamp) -> UnixMillis {
     instant.seconds.saturating_mul(1000).saturating_add(below)
 }
 
-fn not_found(id: &str) -> Fault {
+pub(super) fn not_found(id: &str) -> Fault {
     let mut fault = Fault::new(Code::NotFound, Reason::EventNotFound, "the event log has no such event");
     fault.resource = Some(("event".to_owned(), id.to_owned()));
     fault.retry(Retry::Never)
 }
 
 /// What a failure of the feed means to the caller.
-fn fault(error: &Error) -> Fault {
+pub(super) fn fault(error: &Error) -> Fault {
     match error {
         Error::Expired { oldest } | Error::Foreign { oldest } => {
             let message = format!(

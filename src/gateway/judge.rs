@@ -9,12 +9,15 @@ use super::context::Context;
 use super::fault::{Code, Fault, Reason, Retry};
 use super::prepare::Prepared;
 use crate::audit::{Phase, Record};
-use crate::contract::{Pair, Sensitivity};
+use crate::contract::{Pair, Sensitivity, Spec};
 use crate::domain::caller::Caller;
 use crate::domain::fingerprint::path_values;
 use crate::domain::operation::Mode;
 use crate::domain::planted;
-use crate::policy::{self, Decision, Facts, Question, READ_EVERY_NAMESPACE, RECEIVE_EVENT, Target};
+use crate::events::Viewer;
+use crate::policy::{
+    self, Decision, Facts, Question, READ_EVERY_NAMESPACE, RECEIVE_EVENT, SEE_EVERY_CAUSE, Target,
+};
 
 /// The package that every RPC of the contract is in.
 const PACKAGE: &str = "tollgate.v1.";
@@ -34,13 +37,20 @@ impl Gateway {
         record: &mut Record,
     ) -> Result<(), Fault> {
         let action = action(&record.rpc);
-        let decision = self.policies.judge(&question(&context.caller, &action, account, facts));
+        let judging = || self.policies.judge(&question(&context.caller, &action, account, facts));
+        let decision = tracing::info_span!("policy").in_scope(judging);
         record.decision = Some(decision.rule());
         if decision.permitted || planted::active("policy-skipped") {
             return Ok(());
         }
         record.phase = Phase::Denied;
-        Err(denied(&decision, &action, account))
+        Err(self.denied(&decision, &action, account))
+    }
+
+    /// The answer to a call that was denied, which is counted.
+    fn denied(&self, decision: &Decision, action: &str, account: &Account) -> Fault {
+        self.metrics.denied(decision.rule());
+        denied(decision, action, account)
     }
 
     /// Judges a call of the gateway's own that has no further facts; `alias` means its account, and none the default.
@@ -63,6 +73,27 @@ impl Gateway {
         self.policies.judge(&question(caller, RECEIVE_EVENT, account, facts)).permitted
     }
 
+    /// What of the causes of an account's events the caller may know.
+    pub(super) fn viewer(&self, caller: &Caller, account: &Account) -> Viewer {
+        let every = self.permits(caller, SEE_EVERY_CAUSE, account);
+        Viewer { namespace: caller.namespace.clone(), every }
+    }
+
+    /// Judges the read of one object by its id as part of another call, which is on record itself.
+    ///
+    /// # Errors
+    /// As [`Gateway::judge`].
+    pub(super) fn judge_retrieval(
+        &self,
+        caller: &Caller,
+        spec: &Spec,
+        (account, id): (&Account, &str),
+    ) -> Result<(), Fault> {
+        let (action, facts) = (spec.name(), Facts { fields: vec![("id", id)], ..Facts::default() });
+        let decision = self.policies.judge(&question(caller, &action, account, facts));
+        if decision.permitted { Ok(()) } else { Err(self.denied(&decision, &action, account)) }
+    }
+
     /// Judges anew a call that goes on: its caller as it is known now, by the policies of now.
     ///
     /// # Errors
@@ -82,7 +113,7 @@ impl Gateway {
         })?;
         let action = action(rpc);
         let decision = self.policies.judge(&question(&context.caller, &action, account, Facts::default()));
-        if decision.permitted { Ok(()) } else { Err(denied(&decision, &action, account)) }
+        if decision.permitted { Ok(()) } else { Err(self.denied(&decision, &action, account)) }
     }
 
     /// Whether a call of the gateway's own that has no further facts is permitted at an account; it goes on no record.
@@ -140,6 +171,12 @@ pub struct Changes {
 }
 
 impl Changes {
+    /// Whether [`Changes::next`] would not wait; it still has the change.
+    #[must_use]
+    pub fn are_due(&self) -> bool {
+        [&self.callers, &self.policies].iter().any(|changes| changes.has_changed().unwrap_or_default())
+    }
+
     /// Waits for the next change; those before the last look count as one.
     pub async fn next(&mut self) {
         // Whoever changes them lives as long as the gateway; after that there is nothing to wait for.
@@ -219,6 +256,19 @@ mod tests {
         for spec in METHODS {
             let action = action(&spec.full_name());
             assert!(ACTIONS.iter().any(|known| known.name == action), "{action}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_change_is_due_from_when_it_comes_until_it_is_taken() {
+        let (callers, policies) = (watch::Sender::new(0), watch::Sender::new(0));
+        let mut changes = Changes { callers: callers.subscribe(), policies: policies.subscribe() };
+        assert!(!changes.are_due());
+        for sender in [callers, policies] {
+            sender.send_modify(|count| *count += 1);
+            assert!(changes.are_due() && changes.are_due());
+            changes.next().await;
+            assert!(!changes.are_due());
         }
     }
 }

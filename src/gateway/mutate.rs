@@ -8,7 +8,7 @@ use tracing::Instrument as _;
 
 use super::accounts::Account;
 use super::call::{Done, Gateway};
-use super::context::Context;
+use super::context::{Context, Presence};
 use super::fault::Fault;
 use super::freezes::{Change, lets_out};
 use super::judge::facts;
@@ -25,11 +25,11 @@ use crate::contract::{Method, Received, Reply, Sensitivity, Spec, Undecodable};
 use crate::domain::limits::METADATA_STAMP;
 use crate::domain::operation::OperationHash;
 use crate::domain::planted;
-use crate::ledger::{Asked, Begun, Hold, Preview, Settled, Success, Ticket, Unresolved, Verdict};
+use crate::ledger::{Asked, Begun, Hold, Preview, Sending, Settled, Success, Ticket, Unresolved, Verdict};
 use crate::policy::Facts;
 use crate::proto::v1::{Advice, CallInfo};
 use crate::stripe::{Answer, Attempt, Outgoing, Trouble};
-use crate::telemetry::names::{Replay, Way};
+use crate::telemetry::names::{Replay, Stage, Way};
 
 /// What the record of a change that a guard refused names as the rule.
 const GUARD: &str = "guard";
@@ -48,21 +48,24 @@ impl Gateway {
     /// Carries out one change. `build` turns the checked request into what goes to Stripe.
     pub(super) async fn change<M: Method>(
         self: Arc<Self>,
-        context: Context,
+        mut context: Context,
         received: Received<M::Request>,
         build: impl FnOnce(&mut Prepared<'_>, &Account) -> Outgoing + Send + 'static,
     ) -> Result<M::Response, Fault> {
         let (deadline, local) = (context.deadline, M::local(&received.message));
         let wait = local.wait;
         let audit = self.record(Phase::Intent, &context, M::SPEC, local.account);
-        let line = self.line(M::SPEC.full_name(), &context, local.operation, audit.id.clone());
+        let line = self.line(&context, local.operation, &audit);
         let gateway = Arc::clone(&self);
         let Ok(open) = Arc::clone(&self.open_changes).try_acquire_owned() else {
             let fault = outcome::crowded();
             self.keep_refused(audit, &fault);
             return self.account_for(&line, Err::<Done<_>, _>(fault));
         };
-        // A task of its own: when the caller leaves or its deadline passes, the wait ends and not the change.
+        // A task of its own: when the caller leaves or its deadline passes, the wait ends and not the change. What was not
+        // sent by then alone is not sent any more.
+        let here = Arc::new(());
+        context.presence = Presence::while_held(&here);
         let change = async move {
             let answer = gateway.to_the_end::<M>(&context, &received, build, audit).await;
             drop(open);
@@ -75,6 +78,7 @@ impl Gateway {
             }
             None => task.await,
         };
+        drop(here);
         planted::point("reply-before");
         // A task fails only by a panic, and then what was sent is on record as in flight.
         let answer = match answer.unwrap_or_else(|_| Err(outcome::broken())) {
@@ -140,7 +144,7 @@ impl Gateway {
             let response = M::respond(reply).map_err(|error| undecodable(&error, &Answer::default()))?;
             return Ok((Done { response, replayed: false, attempts: 0, stripe_request_id: None }, None));
         }
-        match self.effect(context, (account, change), asked, audit).await {
+        match Box::pin(self.effect(context, (account, change), asked, audit)).await {
             Ok(effected) => respond::<M>(effected, call),
             Err(fault) => Err(guard::advised(fault, &call.advice)),
         }
@@ -195,22 +199,52 @@ impl Gateway {
         asked: Asked<'_>,
         mut audit: audit::Record,
     ) -> Result<Effected, Fault> {
+        if let Some(fault) = self.without_turn(context, &account, &asked).await? {
+            audit.concern(&asked.operation);
+            self.keep_refused(audit, &fault);
+            return Err(fault);
+        }
         audit.params = self.params(&asked.outgoing.template, &asked.outgoing.path, asked.params);
         let (spec, hash) = (asked.spec, asked.operation.hash());
         let subject = Subject { account, change, spec, hash, outgoing: asked.outgoing.clone() };
-        let begun = self.ledger.begin(asked, audit, context.deadline).await;
+        let begun = self.ledger.begin(asked, audit, context.deadline);
+        let begun = self.stage(context, Stage::Begin, begun).await;
         let (verdict, attempts, replayed) = match begun.map_err(|error| self.unrecorded(&error))? {
             Begun::New(ticket) => self.carry_out(context, *ticket, &subject).await?,
             Begun::Replay(settled) => (Verdict::Settled(settled), 0, true),
             Begun::Joined(verdict) => (verdict, 0, true),
             Begun::Look(hold) => self.look_now(context, *hold, &subject).await?,
             Begun::Mismatch(fields) => return Err(outcome::mismatch(&fields)),
-            Begun::OverBudget(exceeded) => return Err(budget::exceeded(&exceeded, self.clock.wall())),
+            Begun::OverBudget(exceeded) => {
+                self.metrics.budget_refused(&exceeded.budget.name);
+                return Err(budget::exceeded(&exceeded, self.clock.wall()));
+            }
             Begun::Unresolved(Unresolved::InFlight) => return Err(outcome::in_flight()),
             Begun::Unresolved(Unresolved::Forgotten) => return Err(outcome::forgotten()),
             Begun::Unresolved(Unresolved::NeedsOperator(case)) => (Verdict::NeedsOperator(case), 0, false),
         };
         self.judged(context, &subject, verdict, (attempts, replayed)).await
+    }
+
+    /// Why a change would find no turn at Stripe, where too much waits already: then it is not put on record either, and its
+    /// reference stays free. One that may have been made before goes on, since its caller has to hear that.
+    async fn without_turn(
+        &self,
+        context: &Context,
+        account: &Account,
+        asked: &Asked<'_>,
+    ) -> Result<Option<Fault>, Fault> {
+        let (outgoing, sender) = (&asked.outgoing, context.sender());
+        let crowded = account.stripe.crowded(outgoing, &sender, context.deadline);
+        let Some(trouble) = crowded else { return Ok(None) };
+        let preview = self.ledger.preview(asked.clone()).await.map_err(|error| self.unrecorded(&error))?;
+        Ok(match preview {
+            Preview::Send { how: Sending::Resend { ambiguous: true }, .. } => None,
+            Preview::Send { .. } => {
+                Some(refusal::of_attempt(&account.stripe.turn_away(outgoing, &sender, trouble)))
+            }
+            Preview::Answer(_) | Preview::Look(_) | Preview::OverBudget(_) => None,
+        })
     }
 
     /// Sends, and puts on record what came of it.
@@ -224,14 +258,26 @@ impl Gateway {
         outcome::restore_upload(&mut ticket.outgoing, subject.outgoing.body.clone());
         let (lease, clock) = (ticket.lease(), Arc::clone(&self.clock));
         let (freezes, change) = (self.freezes.clone(), subject.change.clone());
-        let allowed = move || lease.holds(clock.now()) && lets_out(&freezes, &change);
+        let (presence, is_resend) = (context.presence.clone(), ticket.ambiguous);
+        let allowed = move |reached: bool| {
+            let is_wanted = reached || is_resend || !presence.is_over();
+            is_wanted && lease.holds(clock.now()) && lets_out(&freezes, &change)
+        };
+        let key = ticket.outgoing.idempotency_key.as_deref();
+        self.causes.sending(ticket.operation(), (subject.spec, key), context);
         planted::point("send-before");
-        let sent = subject.account.stripe.send_while(&ticket.outgoing, context.deadline, allowed).await;
+        let (stripe, sender) = (&subject.account.stripe, context.sender());
+        let sending = stripe.send_while(&ticket.outgoing, &sender, context.deadline, allowed);
+        let sent = self.stage(context, Stage::Send, sending).await;
+        context.notes.note(|facts| (facts.attempts, facts.queued) = (sent.requests(), sent.queued));
+        // Who hears of the change and then reads must see it.
+        self.shared_reads.anew();
         planted::point("send-after");
         let resent = ticket.ambiguous;
         let mut closing = self.record(Phase::Outcome, context, subject.spec, &subject.account.alias);
         closing.latency_ms = Some(self.millis_since(started));
-        let settled = self.ledger.settle(ticket, &sent.attempts, closing).await;
+        let settled = self.ledger.settle(ticket, &sent.attempts, closing);
+        let settled = self.stage(context, Stage::Settle, settled).await;
         let verdict = settled.map_err(|error| self.unrecorded(&error))?;
         if let (true, Verdict::Settled(_)) = (resent, &verdict) {
             self.metrics.resolved(Way::Resend);
@@ -306,7 +352,7 @@ impl Gateway {
             outcome::took_effect(&id, "its answer is no longer kept, and Stripe does not show it any more")
         };
         let question = Question::of(spec, outgoing, hash.to_string(), 0).ok_or_else(gone)?;
-        let sent = account.stripe.send(&question.named(&id), context.deadline).await;
+        let sent = account.stripe.send(&question.named(&id), &context.sender(), context.deadline).await;
         match sent.answer().map(|answer| question.is_effect(&id, answer)) {
             Some(Named::Effect(anew)) => Ok(Success { json: anew.json, ..success }),
             Some(Named::Missing | Named::Other(_)) => Err(gone()),

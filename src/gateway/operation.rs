@@ -51,7 +51,7 @@ impl Gateway {
         request: &GetOperationRequest,
     ) -> Result<GetOperationResponse, Fault> {
         let mut record = self.plain_record(Phase::Read, context, GET, Some(&request.account));
-        let line = self.line(record.rpc.clone(), context, request.operation.as_ref(), record.id.clone());
+        let line = self.line(context, request.operation.as_ref(), &record);
         let answer = self.look_up(context, request, &mut record).await;
         record.conclude(answer.as_ref().map_or_else(Fault::reason_name, |_| "succeeded"));
         self.keep(&record);
@@ -82,7 +82,10 @@ impl Gateway {
         let reference = request.operation.clone().unwrap_or_default();
         let operation = operation_of(context, account, spec, &reference);
         record.concern(&operation);
-        let status = self.ledger.status(&operation).await.map_err(|error| outcome::unrecorded(&error))?;
+        let status = self
+            .attended(record, self.ledger.status(&operation))
+            .await
+            .map_err(|error| outcome::unrecorded(&error))?;
         let status = status.ok_or_else(|| {
             let message = "no such change was ever begun by this caller";
             Fault::new(Code::NotFound, Reason::OperationNotFound, message).retry(Retry::Never)
@@ -94,21 +97,28 @@ impl Gateway {
     pub(super) async fn preview(&self, asked: Asked<'_>, mut audit: audit::Record) -> Result<Preview, Fault> {
         let spec = asked.spec;
         let would_send = asked.outgoing.clone();
-        audit.phase = Phase::Answered;
         audit.concern(&asked.operation);
         audit.params = self.params(&asked.outgoing.template, &asked.outgoing.path, asked.params);
-        audit.conclude("preview");
-        self.keep(&audit);
         let key = asked.operation.key(1);
-        let found = self.ledger.preview(asked).await.map_err(|error| outcome::unrecorded(&error))?;
-        let (outgoing, decision) = match found {
-            ledger::Preview::Send { how, outgoing } => (*outgoing, sending(how)),
-            ledger::Preview::Answer(known) => (would_send, answering(&known)),
-            ledger::Preview::Look(_) => (would_send, PreviewDecision::Unresolved),
-            ledger::Preview::OverBudget(exceeded) => {
-                return Err(budget::exceeded(&exceeded, self.clock.wall()));
+        let (outgoing, decision) = match self.ledger.preview(asked).await {
+            Ok(ledger::Preview::Send { how, outgoing }) => (*outgoing, sending(how)),
+            Ok(ledger::Preview::Answer(known)) => (would_send, answering(&known)),
+            Ok(ledger::Preview::Look(_)) => (would_send, PreviewDecision::Unresolved),
+            Ok(ledger::Preview::OverBudget(exceeded)) => {
+                audit.decision = Some(exceeded.rule());
+                let fault = budget::exceeded(&exceeded, self.clock.wall());
+                self.keep_failed(Phase::Denied, audit, &fault);
+                return Err(fault);
+            }
+            Err(error) => {
+                let fault = outcome::unrecorded(&error);
+                self.keep_failed(Phase::Answered, audit, &fault);
+                return Err(fault);
             }
         };
+        audit.phase = Phase::Answered;
+        audit.conclude("preview");
+        self.keep(&audit);
         let body = match outgoing.body {
             Body::Form(body) => body,
             Body::Empty | Body::Multipart { .. } => String::new(),

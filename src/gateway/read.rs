@@ -14,6 +14,7 @@ use crate::audit::Record;
 use crate::contract::{Method, Received, Reply, Spec, Undecodable, page};
 use crate::proto::v1::CallInfo;
 use crate::stripe::{Answer, Attempt};
+use crate::telemetry::names::Stage;
 
 impl Gateway {
     /// Carries out one read.
@@ -27,12 +28,22 @@ impl Gateway {
         let account = &prepared.account;
         self.judge(context, account, facts(&prepared), record)?;
         let outgoing = prepared.outgoing(account);
-        let sending = account.stripe.send(&outgoing, context.deadline);
-        let sent = match context.deadline {
-            Some(deadline) => timeout_at(deadline, sending).await.map_err(|_| refusal::deadline())?,
-            None => sending.await,
+        let sender = context.sender();
+        let own = Box::pin(account.stripe.send(&outgoing, &sender, context.deadline));
+        let sending = self.shared_reads.read(&account.alias, &outgoing, own);
+        let waiting = async {
+            match context.deadline {
+                Some(deadline) => timeout_at(deadline, sending).await.map_err(|_| refusal::deadline()),
+                None => Ok(sending.await),
+            }
         };
+        let waited = self.attended(record, self.stage(context, Stage::Send, waiting)).await;
+        let (sent, is_shared) = waited?;
+        if is_shared {
+            self.metrics.read_shared();
+        }
         let attempts = sent.requests();
+        context.notes.note(|facts| (facts.attempts, facts.queued) = (attempts, sent.queued));
         let answer = success(sent.last())?;
         let json = decode(prepared.spec, answer)?;
         let body = String::from_utf8_lossy(&answer.body);

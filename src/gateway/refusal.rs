@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::fault::{Code, Fault, Reason, Retry};
 use crate::contract::Violation;
 use crate::contract::field_path::of_param;
+use crate::stripe::traffic::Why;
 use crate::stripe::{Answer, Attempt, StripeError, Trouble};
 
 /// Advice on when to come back after a rate limit or a conflict, unless Stripe gave one.
@@ -45,11 +46,16 @@ pub(super) fn of_attempt(attempt: &Attempt) -> Fault {
     match attempt {
         Attempt::Answered(answer) => of_answer(answer),
         Attempt::NotSent(Trouble::Deadline) => deadline(),
+        Attempt::NotSent(Trouble::Crowded { why, retry_ms }) => crowded(*why, *retry_ms),
         Attempt::NotSent(trouble) => {
             let message = format!("Stripe could not be reached: {trouble}; nothing was sent");
+            let after = match trouble {
+                Trouble::BreakerOpen { retry_ms } => Duration::from_millis(u64::from(*retry_ms)),
+                _ => RETRY_SOON,
+            };
             Fault::new(Code::Unavailable, Reason::StripeUnreachable, message)
                 .with("trouble", trouble.as_str())
-                .retry(Retry::After(RETRY_SOON))
+                .retry(Retry::After(after))
         }
         Attempt::Broken(trouble) => {
             let message = format!("Stripe did not answer: {trouble}");
@@ -58,6 +64,15 @@ pub(super) fn of_attempt(attempt: &Attempt) -> Fault {
                 .retry(Retry::After(RETRY_SOON))
         }
     }
+}
+
+/// The account lets too little through for all who want to send.
+fn crowded(why: Why, retry_ms: u32) -> Fault {
+    let message = "too many requests wait for Stripe's rate limit, and this one was not sent";
+    let after = Duration::from_millis(retry_ms.into()).max(RETRY_SOON);
+    Fault::new(Code::ResourceExhausted, Reason::StripeCrowded, message)
+        .with("why", why.as_str())
+        .retry(Retry::After(after))
 }
 
 /// The caller's deadline passed.

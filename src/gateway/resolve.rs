@@ -14,6 +14,7 @@ use crate::domain::limits::LOOKUP_MS_MAX;
 use crate::domain::operation::Operation;
 use crate::domain::planted;
 use crate::ledger::{self, Finding, Hold, Settled, Verdict};
+use crate::stripe::Sender;
 use crate::telemetry::names::Way;
 
 /// Who works on the gateway's own behalf, in audit records; no configured caller can have the name.
@@ -78,7 +79,8 @@ impl Gateway {
         let mut reads = 0;
         let mut next = question.first();
         loop {
-            let sent = timeout_at(deadline, account.stripe.send(&next, Some(deadline))).await.ok();
+            let sent =
+                timeout_at(deadline, account.stripe.send(&next, &Sender::Gateway, Some(deadline))).await.ok();
             reads += sent.as_ref().map_or(1, |sent| u32::try_from(sent.requests()).unwrap_or_default());
             match question.take(sent.as_ref().and_then(|sent| sent.last())) {
                 Step::Read(request) => next = *request,

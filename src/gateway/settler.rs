@@ -4,21 +4,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 use super::call::Gateway;
 use crate::contract;
 use crate::domain::drain::Drain;
 use crate::domain::limits::METADATA_STAMP;
 use crate::domain::operation::{KEY_PREFIX, Mode, Operation, OperationHash};
-use crate::events::{self, Bookmark, Envelope, snapshot};
+use crate::events::{self, Bookmark, Envelope, LogEvent, snapshot};
 use crate::gateway::lookup::stamp_of;
 use crate::ledger::{self, EventProof, Proved, Turn};
-use crate::store::{NewEvent, StoredEvent};
+use crate::store::NewEvent;
 use crate::telemetry::names::Way;
 
 /// Under which name the place in the event log is kept.
-const BOOKMARK: &str = "settler";
+pub(super) const BOOKMARK: &str = "settler";
 /// Pause before an event is tried again whose operation is in flight, or after a failure of the store.
 const PAUSE: Duration = Duration::from_millis(100);
 /// How often the place is made durable while events come: each time costs a commit, and what is read again after a crash
@@ -63,10 +63,18 @@ impl Settler {
         };
         let mut kept = Instant::now();
         loop {
+            let has_moved = bookmark.has_moved();
+            let events = tokio::select! {
+                biased;
+                () = drain.begun() => break,
+                events = bookmark.next() => events,
+                // Whatever is quiet now may stay so, and what is not known to be read stays in the log.
+                () = sleep_until(kept + KEEP_EVERY), if has_moved => Ok(Vec::new()),
+            };
             let step = tokio::select! {
                 biased;
                 () = drain.begun() => break,
-                step = self.batch(&mut bookmark) => step,
+                step = self.batch(events, &mut bookmark) => step,
             };
             match step {
                 Ok(()) => {}
@@ -76,48 +84,52 @@ impl Settler {
                     tokio::time::sleep(PAUSE).await;
                 }
             }
-            if kept.elapsed() >= KEEP_EVERY {
-                self.keep(&bookmark).await;
+            if bookmark.has_moved() && kept.elapsed() >= KEEP_EVERY {
+                self.keep(&mut bookmark).await;
                 kept = Instant::now();
             }
         }
-        self.keep(&bookmark).await;
+        self.keep(&mut bookmark).await;
     }
 
-    async fn keep(&self, bookmark: &Bookmark) {
+    async fn keep(&self, bookmark: &mut Bookmark) {
         if let Err(error) = bookmark.keep().await {
             tracing::warn!(%error, "the place in the event log was not kept; events will be read again");
         }
     }
 
-    async fn batch(&self, bookmark: &mut Bookmark) -> Result<(), Stop> {
-        for stored in &bookmark.next().await? {
-            match self.event(stored).await {
+    async fn batch(
+        &self,
+        events: Result<Vec<Arc<LogEvent>>, events::Error>,
+        bookmark: &mut Bookmark,
+    ) -> Result<(), Stop> {
+        for logged in events? {
+            match self.event(&logged).await {
                 // Trying again would not mend the entry, and would hold up all other events.
                 Err(Stop::Ledger(error @ ledger::Error::Unreadable(_))) => {
-                    tracing::error!(%error, event = stored.event.id, "an event was passed over");
+                    tracing::error!(%error, event = logged.event.id, "an event was passed over");
                 }
                 dealt_with => dealt_with?,
             }
-            bookmark.advance(stored.position);
+            bookmark.advance(logged.position);
         }
         Ok(())
     }
 
-    async fn event(&self, stored: &StoredEvent) -> Result<(), Stop> {
-        let json = &stored.event.json;
-        let Ok(envelope) = Envelope::parse(json) else { return Ok(()) };
+    async fn event(&self, logged: &LogEvent) -> Result<(), Stop> {
+        let json = &logged.event.json;
+        let Some(envelope) = logged.envelope() else { return Ok(()) };
         let Some(object) = snapshot(json) else { return Ok(()) };
-        let Some(source) = self.gateway.source_of(&stored.event, &envelope) else { return Ok(()) };
+        let Some(source) = self.gateway.source_of(&logged.event, envelope) else { return Ok(()) };
         let stamped = json.contains(METADATA_STAMP).then(|| made_by(object)).flatten();
         let key = &envelope.idempotency_key;
         // An operation that seems settled is proven wrong by an event as well as one that is unknown.
         let holder = stamped.filter(|_| key.starts_with(KEY_PREFIX));
         if let Some(hash) = self.gateway.ledger.holder_of(key).or(holder) {
-            self.prove(hash, (&source, &envelope), object).await?;
+            self.prove(hash, (&source, envelope), object).await?;
         }
         match stamped {
-            Some(hash) => self.turn(hash, (&source, &envelope), object).await,
+            Some(hash) => self.turn(hash, (&source, envelope), object).await,
             None => Ok(()),
         }
     }

@@ -6,11 +6,14 @@ use super::call::{Done, Gateway};
 use super::context::Context;
 use super::fault::Fault;
 use crate::audit::{Outcome, Param, Phase, Record};
-use crate::contract::{Method, Pair, Params, Received, Sensitivity, Spec};
+use crate::contract::{Pair, Sensitivity, Spec};
 use crate::domain::fingerprint::path_values;
 use crate::domain::operation::Operation;
 use crate::ledger;
 use crate::telemetry::names::StoreFailure;
+
+/// What came of a call whose caller left before its answer.
+const ABANDONED: &str = "abandoned";
 
 impl Gateway {
     /// A record of a call of an annotated RPC for the account that `alias` means.
@@ -31,9 +34,22 @@ impl Gateway {
         record.peer = Some(context.peer.clone()).filter(|peer| !peer.is_empty());
         record.trace_id = Some(context.trace_id.clone()).filter(|trace| !trace.is_empty());
         let account = alias.and_then(|alias| self.accounts.resolve(alias));
+        if let Some(account) = account {
+            context.notes.note(|facts| facts.account.clone_from(&account.alias));
+        }
         record.account = account.map(|account| account.id.clone());
         record.mode = account.map(|account| account.mode);
         record
+    }
+
+    /// Waits for what is done for a call. If its caller leaves meanwhile, so that nobody comes to say what became of it,
+    /// that is on record.
+    pub(super) async fn attended<T>(&self, record: &Record, work: impl Future<Output = T>) -> T {
+        let started = self.clock.monotonic();
+        let mut attended = Attended { gateway: self, record: Some(record.clone()), started };
+        let came = work.await;
+        attended.record = None;
+        came
     }
 
     /// Keeps a record that nobody waits for.
@@ -44,8 +60,13 @@ impl Gateway {
     }
 
     /// Keeps the record of a change that was refused before anything else happened.
-    pub(super) fn keep_refused(&self, mut record: Record, fault: &Fault) {
-        record.phase = Phase::Refused;
+    pub(super) fn keep_refused(&self, record: Record, fault: &Fault) {
+        self.keep_failed(Phase::Refused, record, fault);
+    }
+
+    /// Keeps the record of a call that ended with a fault at that moment.
+    pub(super) fn keep_failed(&self, phase: Phase, mut record: Record, fault: &Fault) {
+        record.phase = phase;
         record.outcome = Some(outcome(fault));
         self.keep(&record);
     }
@@ -59,23 +80,18 @@ impl Gateway {
         params: &[Pair],
         fault: &Fault,
     ) {
-        record.phase = Phase::Denied;
         record.concern(operation);
         record.params = self.params(template, path, params);
-        record.outcome = Some(outcome(fault));
-        self.keep(&record);
+        self.keep_failed(Phase::Denied, record, fault);
     }
 
     /// Keeps the record of a read.
-    pub(super) fn keep_read<M: Method>(
+    pub(super) fn keep_read<R>(
         &self,
         mut record: Record,
-        received: &Received<M::Request>,
-        answer: &Result<Done<M::Response>, Fault>,
+        answer: &Result<Done<R>, Fault>,
         started: Duration,
     ) {
-        let path = M::path(&received.message);
-        record.params = self.params(M::SPEC.path, &path, Params::of(&received.message).pairs());
         record.latency_ms = Some(self.millis_since(started));
         match answer {
             Ok(done) => {
@@ -126,6 +142,24 @@ impl Gateway {
     pub(super) fn millis_since(&self, started: Duration) -> u64 {
         let elapsed = self.clock.monotonic().saturating_sub(started);
         u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+/// A call whose caller waits; dropped with its record in it, the caller has left.
+struct Attended<'a> {
+    gateway: &'a Gateway,
+    record: Option<Record>,
+    started: Duration,
+}
+
+impl Drop for Attended<'_> {
+    fn drop(&mut self) {
+        let Some(record) = self.record.take() else { return };
+        // The record itself may be in a transaction that is on its way.
+        let mut record = self.gateway.auditor.further(&record);
+        record.latency_ms = Some(self.gateway.millis_since(self.started));
+        record.conclude(ABANDONED);
+        self.gateway.keep(&record);
     }
 }
 

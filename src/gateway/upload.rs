@@ -106,25 +106,26 @@ impl Gateway {
     /// known once its header has come.
     pub fn refuse_upload(&self, context: &Context, alias: Option<&str>, fault: Fault) -> Fault {
         let record = self.plain_record(Phase::Refused, context, &UploadFile::SPEC.full_name(), alias);
-        let line = self.line(record.rpc.clone(), context, None, record.id.clone());
+        let line = self.line(context, None, &record);
         self.keep_refused(record, &fault);
         self.account_for::<()>(&line, Err(fault.clone())).err().unwrap_or(fault)
     }
 
     /// Judges an upload by its header, so that nobody sends a file for nothing. One that is permitted is judged again as
-    /// a whole; a header that is faulty is told so then.
+    /// a whole.
     ///
     /// # Errors
-    /// PERMISSION_DENIED / `POLICY_DENIED`, which is on record then.
+    /// When the header is faulty, and PERMISSION_DENIED / `POLICY_DENIED`; either is on record then.
     pub fn judge_upload(&self, context: &Context, header: &Received<UploadFileHeader>) -> Result<(), Fault> {
-        let Ok(prepared) = prepare::<UploadFile>(header, &self.accounts) else { return Ok(()) };
+        let prepared = prepare::<UploadFile>(header, &self.accounts)
+            .map_err(|fault| self.refuse_upload(context, Some(&header.message.account), fault))?;
         let mut record = self.record(Phase::Intent, context, UploadFile::SPEC, prepared.local.account);
         let Err(fault) = self.judge(context, &prepared.account, facts(&prepared), &mut record) else {
             return Ok(());
         };
         let reference = prepared.local.operation.cloned().unwrap_or_default();
         let operation = operation_of(context, &prepared.account, prepared.spec, &reference);
-        let line = self.line(record.rpc.clone(), context, Some(&reference), record.id.clone());
+        let line = self.line(context, Some(&reference), &record);
         let path = (prepared.spec.path, prepared.path.as_str());
         self.keep_denied(record, &operation, path, prepared.params.pairs(), &fault);
         self.account_for::<()>(&line, Err(fault))

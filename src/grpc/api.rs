@@ -13,8 +13,9 @@ use crate::contract::{Method, Received};
 use crate::domain::caller::{Caller, PeerNames};
 use crate::domain::drain::Drain;
 use crate::domain::limits::{ACTOR_CHARS_MAX, REQUEST_MS_MAX};
-use crate::gateway::{Code, Context, Fault, Gateway, Reason, Retry};
+use crate::gateway::{Code, Context, Fault, Gateway, Presence, Reason, Retry};
 use crate::identity::Stranger;
+use crate::telemetry::call::Notes;
 
 /// The metadata in which a caller says for whom it acts.
 const ACTOR: &str = "tollgate-actor";
@@ -59,12 +60,15 @@ pub fn context<T>(request: &Request<T>) -> Result<Context, Status> {
     let extensions = request.extensions();
     let caller =
         extensions.get::<Caller>().cloned().ok_or_else(|| status::of(&unauthenticated(Stranger::Missing)))?;
+    let notes = extensions.get::<Notes>().cloned().unwrap_or_default();
     Ok(Context {
         caller,
         actor: actor(request.metadata()),
         peer: extensions.get::<Peer>().cloned().unwrap_or_default().address,
         deadline: extensions.get::<Deadline>().copied().unwrap_or_default().0,
-        trace_id: crate::telemetry::context::trace_id(&tracing::Span::current()).unwrap_or_default(),
+        trace_id: notes.trace_id(),
+        notes,
+        presence: Presence::default(),
     })
 }
 

@@ -1,22 +1,24 @@
 //! The door: what happens to every request before a service sees it and to every answer after. It identifies the
-//! caller, takes the deadline over from the transport, opens the server span, and gives the transport's own refusals
-//! the details that ours have.
+//! caller, refuses calls beyond those that the gateway takes, takes the deadline over from the transport, and gives the
+//! transport's own refusals the details that ours have. How the call ends is told by `told`.
 
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use axum::body::Body;
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderValue, Request, Response};
-use tokio::time::Instant;
 use tower::{Layer, Service};
-use tracing::{Instrument as _, Span};
+use tracing::Instrument as _;
 
 use super::api::{Peer, unauthenticated};
 use super::deadline::Deadline;
+use super::load::Load;
 use super::status;
+use super::told::Told;
 use crate::audit::Strangers;
 use crate::domain::caller::Caller;
 use crate::domain::clock::Clock;
@@ -24,25 +26,42 @@ use crate::domain::limits::MESSAGE_BYTES_MAX;
 use crate::gateway::{Code, Fault, Reason, Retry};
 use crate::identity::{Presented, Registry, Stranger};
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::names;
+use crate::telemetry::names::Shed;
 
 /// Path prefix of the services that need a known caller; health and reflection tell nothing that needs one.
-const CONTRACT: &str = "/tollgate.";
+const CONTRACT: &str = "tollgate.";
+/// When to come back at the earliest after there was no room.
+const RETRY_AFTER_MIN: Duration = Duration::from_millis(500);
+/// How much later that may be, so that callers do not all come back at once.
+const RETRY_AFTER_SPREAD: Duration = Duration::from_secs(1);
+
+/// Whether a path, with or without its leading slash, is of the contract, so that its caller has to be known.
+#[must_use]
+pub fn is_of_contract(path: &str) -> bool {
+    path.trim_start_matches('/').starts_with(CONTRACT)
+}
 
 /// Puts the door in front of a service.
 #[derive(Clone, Debug)]
 pub struct DoorLayer {
     registry: Registry,
+    load: Load,
     clock: Arc<dyn Clock>,
     strangers: Strangers,
     metrics: Metrics,
 }
 
 impl DoorLayer {
-    /// A door that lets the registry's callers in and counts all others.
+    /// A door that lets the registry's callers in as far as there is room, and counts all others.
     #[must_use]
-    pub fn new(registry: Registry, clock: Arc<dyn Clock>, strangers: Strangers, metrics: Metrics) -> Self {
-        Self { registry, clock, strangers, metrics }
+    pub fn new(
+        registry: Registry,
+        load: Load,
+        clock: Arc<dyn Clock>,
+        strangers: Strangers,
+        metrics: Metrics,
+    ) -> Self {
+        Self { registry, load, clock, strangers, metrics }
     }
 
     /// Who calls.
@@ -55,20 +74,27 @@ impl DoorLayer {
     }
 
     /// Counts a call that is nobody's and makes its answer.
-    fn turn_away(&self, why: Stranger, seen: &Seen, started: Instant) -> Response<Body> {
-        let (rpc, cause) = (seen.path.as_str(), why.as_str());
+    fn turn_away(&self, why: Stranger, seen: &Seen, mut told: Told) -> Response<Body> {
+        let (rpc, cause) = (told.rpc(), why.as_str());
         tracing::debug!(target: "tollgate::call", rpc, code = "UNAUTHENTICATED", cause, "refused");
-        self.strangers.count(cause, rpc.trim_start_matches('/'), &seen.peer.address);
+        self.strangers.count(cause, rpc, &seen.peer.address);
         self.metrics.stranger(cause);
-        let refusal = status::of(&unauthenticated(why));
-        self.metrics.rpc(rpc, refusal.code().into(), started.elapsed());
-        refusal.into_http()
+        told.quietly();
+        told.answer(status::of(&unauthenticated(why)).into_http())
     }
+}
+
+/// Makes the answer to a call for which there is no room: before its message is read, and without a line, so that it costs
+/// little.
+fn shed(caller: &Caller, why: Shed, mut told: Told) -> Response<Body> {
+    let (rpc, caller, cause) = (told.rpc(), caller.name.as_str(), why.as_str());
+    tracing::debug!(target: "tollgate::call", rpc, caller, code = "RESOURCE_EXHAUSTED", cause, "refused");
+    told.quietly();
+    told.answer(status::of(&overloaded()).into_http())
 }
 
 /// What identifies a call, taken off its request.
 struct Seen {
-    path: String,
     authorization: Option<HeaderValue>,
     peer: Peer,
 }
@@ -79,11 +105,7 @@ impl Seen {
         let first = values.next().cloned();
         // Two credentials in one header name leave open which of them is meant.
         let authorization = if values.next().is_some() { Some(HeaderValue::from_static("")) } else { first };
-        Self {
-            path: request.uri().path().to_owned(),
-            authorization,
-            peer: request.extensions().get::<Peer>().cloned().unwrap_or_default(),
-        }
+        Self { authorization, peer: request.extensions().get::<Peer>().cloned().unwrap_or_default() }
     }
 }
 
@@ -118,9 +140,9 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let started = Instant::now();
         let (layer, seen) = (self.layer.clone(), Seen::of(&request));
-        let span = server_span(&seen.path, request.headers());
+        let told = Told::begin(&mut request, &layer.metrics);
+        let span = told.span();
         let deadline = Deadline::of(request.headers());
         // The transport would drop the handler at the deadline and answer CANCELLED; we end the wait ourselves.
         request.headers_mut().remove("grpc-timeout");
@@ -129,50 +151,29 @@ where
         let unready = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, unready);
         let answer = async move {
-            if seen.path.starts_with(CONTRACT) {
-                match layer.identify(&seen).await {
-                    Ok(caller) => drop(request.extensions_mut().insert(caller)),
-                    Err(why) => return Ok(layer.turn_away(why, &seen, started)),
+            let mut place = None;
+            if is_of_contract(told.rpc()) {
+                let caller = match layer.identify(&seen).await {
+                    Ok(caller) => caller,
+                    Err(why) => return Ok(layer.turn_away(why, &seen, told)),
+                };
+                told.by(&caller.name);
+                match layer.load.enter(&caller.name) {
+                    Ok(taken) => place = Some(taken),
+                    Err(why) => return Ok(shed(&caller, why, told)),
                 }
+                request.extensions_mut().insert(caller);
             }
             let response = inner.call(request).await?;
-            let response = match refusal(response.headers(), &seen.path) {
+            // A stream that goes on from here has limits of its own.
+            drop(place);
+            let response = match refusal(response.headers(), told.rpc()) {
                 Some(fault) => status::of(&fault).into_http(),
                 None => response,
             };
-            let code = grpc_status(response.headers());
-            record_status(code);
-            layer.metrics.rpc(&seen.path, code, started.elapsed());
-            Ok(response)
+            Ok(told.answer(response))
         };
         Box::pin(answer.instrument(span))
-    }
-}
-
-/// The server span by the RPC conventions (opentelemetry.io/docs/specs/semconv/rpc), a child of the caller's.
-fn server_span(path: &str, headers: &HeaderMap) -> Span {
-    let method = path.trim_start_matches('/');
-    let span = tracing::info_span!(
-        target: "tollgate::rpc",
-        "rpc",
-        otel.name = method,
-        otel.kind = "server",
-        rpc.system.name = "grpc",
-        rpc.method = method,
-        rpc.response.status_code = tracing::field::Empty,
-        error.type = tracing::field::Empty,
-        otel.status_code = tracing::field::Empty,
-    );
-    crate::telemetry::context::adopt(&span, headers);
-    span
-}
-
-/// Ends the current span by the conventions: a caller's mistake is no error of the server.
-fn record_status(code: i32) {
-    let (span, name) = (Span::current(), names::rpc_status(code));
-    span.record("rpc.response.status_code", name);
-    if names::is_server_fault(code) {
-        span.record("error.type", name).record("otel.status_code", "ERROR");
     }
 }
 
@@ -181,17 +182,17 @@ fn grpc_status(headers: &HeaderMap) -> i32 {
 }
 
 /// What the transport refused by itself, before any code of ours saw the message.
-fn refusal(headers: &HeaderMap, path: &str) -> Option<Fault> {
+fn refusal(headers: &HeaderMap, rpc: &str) -> Option<Fault> {
     let message = headers.get("grpc-message").and_then(|value| value.to_str().ok()).unwrap_or_default();
     match tonic::Code::from(grpc_status(headers)) {
         tonic::Code::OutOfRange if message.contains("message%20length%20too%20large") => Some(too_large()),
-        tonic::Code::Unimplemented if message.is_empty() => Some(unimplemented(path)),
+        tonic::Code::Unimplemented if message.is_empty() => Some(unimplemented(rpc)),
         _ => None,
     }
 }
 
-fn unimplemented(path: &str) -> Fault {
-    let message = format!("the gateway has no method `{}`", path.trim_start_matches('/'));
+fn unimplemented(rpc: &str) -> Fault {
+    let message = format!("the gateway has no method `{rpc}`");
     Fault::new(Code::Unimplemented, Reason::Unimplemented, message).retry(Retry::Never)
 }
 
@@ -200,4 +201,16 @@ fn too_large() -> Fault {
     Fault::new(Code::InvalidArgument, Reason::MessageTooLarge, message)
         .with("bytes_max", MESSAGE_BYTES_MAX.to_string())
         .retry(Retry::Never)
+}
+
+fn overloaded() -> Fault {
+    let message = "the gateway has as many calls under way as it takes; nothing was done";
+    Fault::new(Code::ResourceExhausted, Reason::Overloaded, message)
+        .with("limit", "listen.calls_in_flight_max")
+        .retry(Retry::After(RETRY_AFTER_MIN + RETRY_AFTER_SPREAD.mul_f64(random())))
+}
+
+/// From 0 to 1; without a source of randomness, 1.
+fn random() -> f64 {
+    getrandom::u32().map_or(1.0, |random| f64::from(random) / f64::from(u32::MAX))
 }

@@ -1,6 +1,8 @@
 //! Everybody who may call, and the one way from what a call shows to its caller. It takes new settings and tokens at any
 //! time and tells who listens; it stores nothing.
 
+mod cut;
+
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -14,7 +16,7 @@ use super::jwks::Keys;
 use super::jwt::Token;
 use super::{Settings, Stranger, TokenRecord, token};
 use crate::config::identity::Algorithm;
-use crate::config::{CallerConfig, IssuerConfig};
+use crate::config::{CallerConfig, IssuerConfig, Roll};
 use crate::domain::caller::{Caller, Credential, PeerName, PeerNames};
 use crate::domain::clock::{Clock, UnixMillis};
 use crate::domain::drain::Drain;
@@ -53,6 +55,8 @@ struct Shared {
 /// Who may call at one moment.
 #[derive(Clone, Default)]
 struct State {
+    /// Whether everybody who reaches the gateway may call.
+    open: bool,
     callers: HashMap<String, CallerConfig>,
     /// Names of the configuration's tokens, by the hash of the token: a look-up by hash tells nothing by its time.
     configured: HashMap<[u8; 32], String>,
@@ -100,7 +104,8 @@ impl Registry {
     /// Takes over callers and issuers. Calls and streams that are open are told by [`Registry::changes`].
     pub fn replace(&self, settings: Settings) {
         self.change(|old| {
-            let mut state = State { tokens: Arc::clone(&old.tokens), ..State::default() };
+            let open = settings.callers.is_empty();
+            let mut state = State { open, tokens: Arc::clone(&old.tokens), ..State::default() };
             for caller in &settings.callers {
                 for secret in &caller.tokens {
                     let hash = hash(secret);
@@ -127,6 +132,18 @@ impl Registry {
                 settings.callers.into_iter().map(|caller| (caller.name.clone(), caller)).collect();
             state
         });
+    }
+
+    /// Lets go of every caller and every credential of the configuration that the roll does not have, and takes nothing
+    /// else of it; whether any was left to let go of. Where nobody remains, nobody may call.
+    pub fn let_go(&self, roll: &Roll) -> bool {
+        let mut is_less = false;
+        self.change(|old| {
+            let state = old.cut_to(roll);
+            is_less = state.size() < old.size();
+            state
+        });
+        is_less
     }
 
     /// Takes over the API tokens, all of them.
@@ -162,6 +179,15 @@ impl Registry {
         self.state().callers.contains_key(caller)
     }
 
+    /// The caller of this name, as if it had come with the credentials of `another`; `None` where it is not configured.
+    #[must_use]
+    pub fn by_name(&self, name: &str, another: &Caller) -> Option<Caller> {
+        let state = self.state();
+        let config = state.callers.get(name)?;
+        let (namespace, groups) = (config.namespace.clone(), config.groups.clone());
+        Some(Caller { name: config.name.clone(), namespace, groups, ..another.clone() })
+    }
+
     /// A number that moves whenever who may call may have changed.
     #[must_use]
     pub fn changes(&self) -> watch::Receiver<u64> {
@@ -183,7 +209,7 @@ impl Registry {
     /// Why the call is nobody's.
     pub async fn identify(&self, presented: &Presented<'_>, now_ms: UnixMillis) -> Result<Caller, Stranger> {
         let state = self.state();
-        if state.callers.is_empty() {
+        if state.open {
             return Ok(Caller::loopback());
         }
         let certificate = presented.certificate.map(|names| state.by_certificate(names)).transpose()?;
@@ -210,7 +236,7 @@ impl Registry {
     pub fn again(&self, caller: &Caller, now_ms: UnixMillis) -> Result<Caller, Stranger> {
         let state = self.state();
         let fresh = match &caller.credential {
-            Credential::Loopback if state.callers.is_empty() => return Ok(caller.clone()),
+            Credential::Loopback if state.open => return Ok(caller.clone()),
             Credential::Own => return Ok(caller.clone()),
             credential => state.judge(credential.clone(), caller.certificate.clone(), now_ms)?,
         };

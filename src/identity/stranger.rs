@@ -28,6 +28,8 @@ pub enum Stranger {
     UnknownKey,
     /// The JWT's subject is nobody's.
     UnknownSubject,
+    /// The client certificate was refused before anything could be called.
+    RefusedCertificate,
     /// None of the client certificate's names is anybody's.
     UnknownCertificate,
     /// The token's caller is not configured any more.
@@ -53,6 +55,7 @@ impl Stranger {
             Self::WrongAlgorithm => "wrong_algorithm",
             Self::UnknownKey => "unknown_key",
             Self::UnknownSubject => "unknown_subject",
+            Self::RefusedCertificate => "refused_certificate",
             Self::UnknownCertificate => "unknown_certificate",
             Self::UnknownCaller => "unknown_caller",
             Self::Ambiguous => "ambiguous",

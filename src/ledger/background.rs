@@ -41,19 +41,29 @@ impl Ledger {
         let seen = self.store.setting(CLOCK_SEEN).await.map_err(Error::Unread)?;
         // Nothing seen is nothing to compare with.
         *self.seen() = seen.and_then(|seen| serde_json::from_slice(&seen).ok());
-        self.budgets.recover(self.clock.wall()).await?;
-        let mut last = None;
-        loop {
-            let page = self.unresolved(last, LEDGER_PAGE_OPERATIONS).await?;
-            let Some(end) = page.last() else { break };
-            last = Some(end.hash);
-            for Entry { hash, record, .. } in &page {
-                self.roster.note(*hash, record);
-                self.budgets.note_held(*hash, record);
-            }
+        let now = self.clock.now();
+        self.budgets.recover(now.wall_ms).await?;
+        let page = |after| self.store.listed(after, LEDGER_PAGE_OPERATIONS);
+        let mut stored = page(None).await.map_err(Error::Unread)?;
+        while let Some(end) = stored.last().map(|last| last.hash) {
+            // The start waits for this, so the next ones are read while these are learnt.
+            let (next, learnt) = tokio::join!(page(Some(end)), self.learn(stored, now));
+            learnt?;
+            stored = next.map_err(Error::Unread)?;
         }
-        self.watch_clock().await?;
+        self.keep_clock(now).await?;
         Ok(self.census())
+    }
+
+    /// Takes note of unresolved operations, and marks those that need it.
+    async fn learn(&self, stored: Vec<StoredOperation>, now: Moment) -> Result<(), Error> {
+        for StoredOperation { hash, record } in stored {
+            let record = Record::decode(&record)?;
+            self.roster.note(hash, &record);
+            self.budgets.note_held(hash, &record);
+            self.mark(hash, &record, now).await?;
+        }
+        Ok(())
     }
 
     /// Unresolved operations after `after`, in the order of their hashes; only an empty answer is the end.
@@ -86,6 +96,11 @@ impl Ledger {
             // What is in flight is marked when it has landed, so the clock is compared with the same again.
             return Ok(());
         }
+        self.keep_clock(now).await
+    }
+
+    /// Keeps what both clocks show, once every entry that needs a mark has one.
+    async fn keep_clock(&self, now: Moment) -> Result<(), Error> {
         let before = *self.seen();
         let seen = before.map_or(now, |seen| lease::watched(seen, now));
         let news = before.is_none_or(|before| {
@@ -130,14 +145,19 @@ impl Ledger {
             let Some(end) = page.last() else { return Ok(all) };
             last = Some(end.hash);
             for Entry { hash, record, .. } in page {
-                if lease::doubted(&record, now, self.went_back(now)).is_none() {
-                    continue;
-                }
-                match self.flights.enter(hash) {
-                    Place::Lead(_flight) => drop(self.read_now(&hash, now).await?),
-                    Place::Follow(_) | Place::Full => all = false,
-                }
+                all &= self.mark(hash, &record, now).await?;
             }
+        }
+    }
+
+    /// Whether an entry has the mark now that it needs, if it needs one.
+    async fn mark(&self, hash: OperationHash, record: &Record, now: Moment) -> Result<bool, Error> {
+        if lease::doubted(record, now, self.went_back(now)).is_none() {
+            return Ok(true);
+        }
+        match self.flights.enter(hash) {
+            Place::Lead(_flight) => self.read_now(&hash, now).await.map(|_| true),
+            Place::Follow(_) | Place::Full => Ok(false),
         }
     }
 

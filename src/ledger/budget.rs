@@ -6,6 +6,7 @@ mod book;
 mod pot;
 mod window;
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use self::book::{Book, movements};
@@ -16,7 +17,7 @@ use crate::config::Budget;
 use crate::contract::Spec;
 use crate::domain::clock::{Moment, UnixMillis};
 use crate::domain::limits::BUDGET_PAGE_MOVEMENTS;
-use crate::domain::operation::OperationHash;
+use crate::domain::operation::{Mode, OperationHash};
 use crate::domain::planted;
 use crate::store::{self, Movement, Receipt, Store};
 
@@ -109,6 +110,21 @@ impl Budgets {
         let uses = book.uses(asker, now_ms);
         asker.order.into_iter().for_each(|order| book.unpin(order));
         Ok(uses)
+    }
+
+    /// How much of each budget the caller who used it most has used or holds, and the budget's limit, by its name; the
+    /// budgets of orders are not among them.
+    #[must_use]
+    pub fn most_used(&self, now_ms: UnixMillis) -> BTreeMap<String, (i128, i64)> {
+        let mut book = self.book();
+        let mut most: BTreeMap<String, (i128, i64)> = BTreeMap::new();
+        for mode in [Mode::Test, Mode::Live] {
+            for Use { budget, spent, .. } in book.uses(Asker { caller: None, mode, order: None }, now_ms) {
+                let (used, limit) = most.entry(budget.name).or_default();
+                (*used, *limit) = ((*used).max(spent), budget.amount);
+            }
+        }
+        most
     }
 
     /// Counts what is on record, once, before anything else is counted.
@@ -273,6 +289,12 @@ impl Exceeded {
     fn new(budget: Budget, claim: &Claim) -> Self {
         let Claim { caller, currency, amount, .. } = claim.clone();
         Self { budget, caller, asked: amount, currency, spent: 0, held: 0, frees_at_ms: None }
+    }
+
+    /// The rule that forbade the change, as the audit log names it.
+    #[must_use]
+    pub fn rule(&self) -> String {
+        format!("budget {}", self.budget.name)
     }
 
     /// What is left, in the smallest unit of the currency that was asked for.

@@ -138,6 +138,12 @@ impl Asked<'_> {
 }
 
 impl Ticket {
+    /// Which change it is for.
+    #[must_use]
+    pub fn operation(&self) -> &Operation {
+        &self.record.operation
+    }
+
     /// For how long the first byte of an attempt may go out; to be asked right before each.
     #[must_use]
     pub fn lease(&self) -> Lease {
@@ -163,7 +169,7 @@ impl Begun {
             Self::Look(_) => "looked_for",
             Self::Unresolved(Unresolved::NeedsOperator(_)) => "needs_operator",
             Self::Unresolved(Unresolved::Forgotten) => "forgotten",
-            Self::OverBudget(_) => "over_budget",
+            Self::OverBudget(_) => "failed",
         }
     }
 }

@@ -226,6 +226,7 @@ mod tests {
             Trouble::Dns,
             Trouble::Connect,
             Trouble::Tls,
+            Trouble::BreakerOpen { retry_ms: 500 },
             Trouble::Deadline,
             Trouble::Unsendable,
             Trouble::Timeout,

@@ -44,6 +44,7 @@ static UPLOAD: Spec = Spec {
     guards: &[],
     stages: None,
     money: None,
+    id_prefixes: &[],
 };
 
 fn refunds() -> &'static Spec {

@@ -9,6 +9,9 @@ use crate::audit::{self, Outcome, Phase, Try};
 use crate::domain::operation::{Operation, OperationHash};
 use crate::stripe::{Answer, Attempt, Outgoing};
 
+/// The reason that callers are given too.
+const BUDGET_EXCEEDED: &str = "BUDGET_EXCEEDED";
+
 /// A change that is about to be sent.
 pub(super) fn intent(audit: &mut audit::Record, record: &Record, outgoing: &Outgoing) {
     audit.phase = Phase::Intent;
@@ -27,6 +30,15 @@ pub(super) fn answered(audit: &mut audit::Record, operation: &Operation, result:
     audit.phase = Phase::Answered;
     audit.concern(operation);
     audit.conclude(result);
+}
+
+/// The same, where a budget forbade the call.
+pub(super) fn denied(audit: &mut audit::Record, rule: String) {
+    audit.phase = Phase::Denied;
+    audit.decision = Some(rule);
+    if let Some(outcome) = &mut audit.outcome {
+        outcome.reason = Some(BUDGET_EXCEEDED.to_owned());
+    }
 }
 
 /// A change that was sent, and what came of it.

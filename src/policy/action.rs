@@ -34,6 +34,8 @@ pub enum Kind {
 pub const RECEIVE_EVENT: &str = "EventService.ReceiveEvent";
 /// The right to be shown audit records of other namespaces.
 pub const READ_EVERY_NAMESPACE: &str = "AuditService.ReadEveryNamespace";
+/// The right to know which calls of other namespaces caused an event.
+pub const SEE_EVERY_CAUSE: &str = "EventService.SeeEveryCause";
 /// The schema in Cedar's language, for `tollgate policy schema` and for editors.
 pub const SCHEMA: &str = include_str!(concat!(env!("OUT_DIR"), "/policy.cedarschema"));
 

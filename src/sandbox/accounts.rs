@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::error::Error as Refusal;
 use super::pipeline::Asked;
-use super::{Error, Options, Shared};
+use super::{Error, Options, Shared, webhook_endpoints};
 
 /// An account beside the first.
 #[derive(Clone, PartialEq, Eq)]
@@ -54,6 +54,7 @@ impl Accounts {
                 account_id: one.account_id.clone(),
                 state_file: options.state_file.as_ref().map(|file| file.with_extension(&one.account_id)),
                 webhooks: Vec::new(),
+                thin_webhooks: Vec::new(),
                 restricted_keys: Vec::new(),
                 accounts: Vec::new(),
                 seed,
@@ -61,7 +62,13 @@ impl Accounts {
             };
             further.push(Shared::open(options, one.secret_key.is_none()).await?);
         }
-        Ok(Self { own: Shared::open(options, false).await?, further: further.into() })
+        let own = Shared::open(options, false).await?;
+        webhook_endpoints::publish(&own.state());
+        let platform = Arc::clone(&own.state().platform);
+        for one in further.iter().filter(|one| one.connected) {
+            one.state().platform = Arc::clone(&platform);
+        }
+        Ok(Self { own, further: further.into() })
     }
 
     /// The first account.
@@ -86,10 +93,12 @@ impl Accounts {
         let keyed =
             |shared: &&Arc<Shared>| !shared.connected && Some(shared.options.secret_key.as_str()) == key;
         let of_key = self.all().find(keyed).unwrap_or(&self.own);
+        let is_organisations = self.own.options.is_organisations(key.unwrap_or_default());
         let context = asked.header("stripe-context").and_then(|path| path.rsplit('/').next());
         let Some(named) = asked.header("stripe-account").or(context) else { return Ok(of_key) };
         let reached = self.of(named).filter(|shared| {
-            Arc::ptr_eq(shared, of_key) || (shared.connected && Arc::ptr_eq(of_key, &self.own))
+            let is_connected = shared.connected && Arc::ptr_eq(of_key, &self.own);
+            is_organisations || is_connected || Arc::ptr_eq(shared, of_key)
         });
         reached.ok_or_else(|| {
             let message = format!(

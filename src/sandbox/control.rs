@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::fault::{self, Fault};
 use super::pipeline::{Asked, Reply};
-use super::{RestrictedKey, Shared, WebhookTarget, object, payments, triggers};
+use super::{Burst, RestrictedKey, Shared, WebhookTarget, burst, object, payments, triggers};
 
 /// Where the control endpoints live.
 pub(super) const PREFIX: &str = "/_sandbox/";
@@ -84,6 +84,32 @@ impl Control {
         triggers::run(&mut self.shared.state(), event_type)
     }
 
+    /// Makes many events at once; their ids in the order in which they happened.
+    ///
+    /// # Errors
+    /// When the burst is none, or too large.
+    pub fn burst(&self, burst: Burst) -> Result<Vec<String>, String> {
+        burst::make(&mut self.shared.state(), burst)
+    }
+
+    /// Gives up every delivery that is due or waits for its time, as Stripe does after three days; one under way goes on.
+    /// Returns how many that were.
+    #[must_use]
+    pub fn give_up(&self) -> usize {
+        let mut state = self.shared.state();
+        state.kept.outbox.give_up() + state.kept.schedule.give_up()
+    }
+
+    /// From now on a delivery is given up after so many tries.
+    pub fn set_delivery_tries(&self, tries_max: u32) {
+        self.shared.state().delivery_tries_max = tries_max;
+    }
+
+    /// Replaces the targets that get events in their thin form (`v2.core.event`).
+    pub fn set_thin_webhooks(&self, targets: Vec<WebhookTarget>) {
+        self.shared.state().thin_webhooks = targets;
+    }
+
     /// Replaces the webhook targets.
     pub fn set_webhooks(&self, targets: Vec<WebhookTarget>) {
         self.shared.state().webhooks = targets;
@@ -114,8 +140,14 @@ pub(super) fn answer(shared: &Arc<Shared>, asked: &Asked, peer: IpAddr) -> Reply
             Ok(json!([]))
         }
         ("POST", "authenticate") => body(asked).and_then(|body| authenticate(&control, &body)),
+        ("POST", "deliveries") => body(asked).and_then(|body| deliveries(&control, &body)),
+        ("DELETE", "deliveries") => Ok(json!({"given_up": control.give_up()})),
+        ("POST", "events") => body(asked).and_then(|body| made(&control, body)),
         ("POST", "keys") => body(asked).and_then(|body| keys(&control, body)),
-        ("POST", "webhooks") => body(asked).and_then(|body| webhooks(&control, body)),
+        ("POST", "webhooks") => body(asked).and_then(|body| webhooks(&control, body, Control::set_webhooks)),
+        ("POST", "webhooks/thin") => {
+            body(asked).and_then(|body| webhooks(&control, body, Control::set_thin_webhooks))
+        }
         ("POST", name) if name.starts_with("triggers/") => {
             control.trigger(name.trim_start_matches("triggers/"))
         }
@@ -168,13 +200,25 @@ fn keys(control: &Control, body: Value) -> Result<Value, String> {
     Ok(json!(count))
 }
 
-fn webhooks(control: &Control, body: Value) -> Result<Value, String> {
+fn deliveries(control: &Control, body: &Value) -> Result<Value, String> {
+    let tries = body.get("tries_max").and_then(Value::as_u64).and_then(|tries| u32::try_from(tries).ok());
+    let tries = tries.filter(|tries| *tries > 0).ok_or("`tries_max` must be a whole number above 0")?;
+    control.set_delivery_tries(tries);
+    Ok(json!({"tries_max": tries}))
+}
+
+fn made(control: &Control, body: Value) -> Result<Value, String> {
+    let burst: Burst = serde_json::from_value(body).map_err(|error| error.to_string())?;
+    control.burst(burst).map(|ids| json!({"events": ids}))
+}
+
+fn webhooks(control: &Control, body: Value, set: fn(&Control, Vec<WebhookTarget>)) -> Result<Value, String> {
     let targets = match body {
         Value::Array(_) => body,
         one => Value::Array(vec![one]),
     };
     let targets: Vec<WebhookTarget> = serde_json::from_value(targets).map_err(|error| error.to_string())?;
     let urls: Vec<_> = targets.iter().map(|target| target.url.clone()).collect();
-    control.set_webhooks(targets);
+    set(control, targets);
     Ok(json!(urls))
 }

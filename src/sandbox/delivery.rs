@@ -20,7 +20,7 @@ use super::object::{self, text};
 use super::outbox::{self, Delivery, Target};
 use super::schedule::Change;
 use super::state::State;
-use super::{Shared, webhook_endpoints};
+use super::{Shared, thin, webhook_endpoints};
 
 /// Deliveries under way at the same time.
 const UNDER_WAY_MAX: usize = 16;
@@ -122,7 +122,11 @@ fn next(state: &mut State) -> Option<Post> {
         }
         let wrong = [WRONG_SECRET.to_owned()];
         let secrets = if kind == Some(Kind::WebhookCorruptSignature) { &wrong[..] } else { &secrets };
-        let body = format!("{:#}", object::shown(&event));
+        let shown = match delivery.to {
+            Target::Thin(_) => thin::notification(&event),
+            Target::Url(_) | Target::Endpoint(_) => object::shown(&event),
+        };
+        let body = format!("{shown:#}");
         let signature = signature(secrets, state.real_seconds(), body.as_bytes());
         let twice = kind == Some(Kind::WebhookDuplicate);
         return Some(Post { number, url, signature, body: Bytes::from(body), twice });
@@ -136,10 +140,16 @@ fn address(state: &State, to: &Target) -> Option<(String, Vec<String>)> {
             let target = state.webhooks.iter().find(|target| target.url == *url)?;
             Some((target.url.clone(), target.secrets.clone()))
         }
+        Target::Thin(url) => {
+            let target = state.thin_webhooks.iter().find(|target| target.url == *url)?;
+            Some((target.url.clone(), target.secrets.clone()))
+        }
         Target::Endpoint(id) => {
-            let endpoint = state.get("webhook_endpoint", id)?;
-            let secret = text(endpoint, webhook_endpoints::SECRET).to_owned();
-            (text(endpoint, "status") == "enabled").then(|| (text(endpoint, "url").to_owned(), vec![secret]))
+            let mut endpoints = webhook_endpoints::of_account(state).into_iter();
+            let endpoint = endpoints.find(|endpoint| text(endpoint, "id") == id)?;
+            let secret = text(&endpoint, webhook_endpoints::SECRET).to_owned();
+            (text(&endpoint, "status") == "enabled")
+                .then(|| (text(&endpoint, "url").to_owned(), vec![secret]))
         }
     }
 }

@@ -1,5 +1,5 @@
 //! Which API keys are let in, and what restricted ones may do. It must not know what an endpoint does.
-//! Source: <https://docs.stripe.com/keys/restricted-api-keys>.
+//! Sources: <https://docs.stripe.com/keys/restricted-api-keys>, <https://docs.stripe.com/keys/organization-api-keys>.
 
 use std::collections::BTreeSet;
 
@@ -7,6 +7,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
+use super::Options;
 use super::error::Error;
 use super::pipeline::Asked;
 use super::routes::{self, Route};
@@ -78,7 +79,7 @@ impl RestrictedKey {
 /// Who sent a request.
 #[derive(Debug)]
 pub(super) enum Admitted {
-    /// The holder of the secret key.
+    /// The holder of the secret key, or of the organisation's.
     All,
     /// The holder of a restricted one.
     Some(RestrictedKey),
@@ -104,7 +105,7 @@ impl Admitted {
 /// Lets a request in by its key: a bearer token, or the user name of basic authentication.
 pub(super) fn admit(
     asked: &Asked,
-    secret_key: &str,
+    options: &Options,
     restricted: &[RestrictedKey],
 ) -> Result<Admitted, Error> {
     let header = asked.header("authorization").unwrap_or_default();
@@ -117,8 +118,18 @@ pub(super) fn admit(
         }
         _ => String::new(),
     };
-    if given == secret_key {
+    if given == options.secret_key {
         return Ok(Admitted::All);
+    }
+    if options.is_organisations(&given) {
+        let missing =
+            ["Stripe-Context", "Stripe-Version"].into_iter().find(|name| asked.header(name).is_none());
+        return match missing {
+            None => Ok(Admitted::All),
+            Some(name) => Err(Error::invalid(format!(
+                "An organization's key needs the header `{name}` on each request."
+            ))),
+        };
     }
     if let Some(restricted) = restricted.iter().find(|restricted| restricted.key == given) {
         return Ok(Admitted::Some(restricted.clone()));
@@ -139,7 +150,8 @@ fn masked(key: &str) -> String {
 
 /// The right that an endpoint needs, as Stripe calls it, without the `rak_` before it.
 fn right(route: &Route) -> String {
-    let resource = route.pattern.split('/').nth(2).unwrap_or_default();
+    let mut segments = route.pattern.trim_start_matches("/v2/core").split('/').skip(1);
+    let resource = segments.find(|segment| *segment != "v1").unwrap_or_default();
     let noun = NAMES.iter().find(|(path, _)| *path == resource).map(|(_, noun)| *noun);
     let noun = noun.unwrap_or_else(|| resource.strip_suffix('s').unwrap_or(resource));
     format!("{noun}_{}", if route.method == "GET" { "read" } else { "write" })

@@ -11,8 +11,8 @@ use super::schedule::Change;
 use super::state::State;
 use super::{events, webhook_endpoints};
 
-/// Tries for one delivery, the first included; then it stays undelivered.
-const TRIES_MAX: u32 = 8;
+/// Tries for one delivery unless the sandbox is told otherwise, the first included; then it stays undelivered.
+pub(super) const TRIES_MAX: u32 = 8;
 
 /// Wait after the first failed try; each further wait is four times as long, so that the last try is 90 minutes after
 /// the first. All in sandbox time.
@@ -25,6 +25,8 @@ const RETRY_FACTOR: u32 = 4;
 pub(super) enum Target {
     /// A target the sandbox was started with or given by its control.
     Url(String),
+    /// The same, for events in their thin form.
+    Thin(String),
     /// A webhook endpoint, by its id.
     Endpoint(String),
 }
@@ -67,6 +69,13 @@ impl Outbox {
         self.due.extend(std::mem::take(&mut self.under_way).into_values());
     }
 
+    /// Drops what is due; what is under way goes on.
+    pub(super) fn give_up(&mut self) -> usize {
+        let given_up = self.due.len();
+        self.due.clear();
+        given_up
+    }
+
     /// Deliveries that are due or under way.
     pub(super) fn len(&self) -> usize {
         self.due.len() + self.under_way.len()
@@ -81,12 +90,14 @@ impl Outbox {
 /// Who wants an event of that type.
 pub(super) fn targets(state: &State, kind: &str) -> Vec<Target> {
     let configured = state.webhooks.iter().map(|target| Target::Url(target.url.clone()));
-    let wants = |endpoint: &&super::object::Object| {
+    let thin = state.thin_webhooks.iter().map(|target| Target::Thin(target.url.clone()));
+    let wants = |endpoint: &super::object::Object| {
         text(endpoint, "status") == "enabled"
             && webhook_endpoints::enabled(endpoint).any(|pattern| events::fits(pattern, kind))
     };
-    let endpoints = state.all("webhook_endpoint").filter(wants);
-    configured.chain(endpoints.map(|endpoint| Target::Endpoint(text(endpoint, "id").to_owned()))).collect()
+    let endpoints = webhook_endpoints::of_account(state).into_iter().filter(wants);
+    let configured = configured.chain(thin);
+    configured.chain(endpoints.map(|endpoint| Target::Endpoint(text(&endpoint, "id").to_owned()))).collect()
 }
 
 /// Makes deliveries of a new event due.
@@ -116,7 +127,7 @@ pub(super) fn delivered(state: &mut State, number: u64) {
 pub(super) fn failed(state: &mut State, number: u64) {
     let Some(mut delivery) = state.kept.outbox.finish(number) else { return };
     delivery.tries += 1;
-    if delivery.tries < TRIES_MAX {
+    if delivery.tries < state.delivery_tries_max {
         let wait = RETRY_FIRST.saturating_mul(RETRY_FACTOR.saturating_pow(delivery.tries - 1));
         state.schedule(wait, Change::Deliver(delivery));
     }

@@ -2,7 +2,7 @@
 //! resource.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -89,7 +89,9 @@ pub(super) async fn answer(shared: Arc<Shared>, asked: Asked) -> Result<Reply, D
         }
     };
     let version = asked.header("stripe-version").unwrap_or(&shared.options.api_version);
+    let since_epoch = Duration::from_secs(u64::try_from(shared.state().real_seconds()).unwrap_or_default());
     reply.headers.extend([
+        ("date", httpdate::fmt_http_date(UNIX_EPOCH + since_epoch)),
         ("request-id", request_id),
         ("stripe-version", version.to_owned()),
         ("cache-control", "no-cache, no-store".to_owned()),
@@ -133,7 +135,7 @@ async fn run(
     fault: Option<&Fault>,
 ) -> Result<Reply, Error> {
     let restricted = shared.state().restricted_keys.clone();
-    let admitted = keys::admit(asked, &shared.options.secret_key, &restricted)?;
+    let admitted = keys::admit(asked, &shared.options, &restricted)?;
     let now = shared.options.clock.monotonic();
     if !shared.rate.lock().unwrap_or_else(std::sync::PoisonError::into_inner).admit(now) {
         let error = Error::new(429, "invalid_request_error", "Too many requests. Try again later.");

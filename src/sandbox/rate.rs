@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-/// Tokens in thousandths, so that part of a token is not lost between requests.
-const TOKEN: u64 = 1_000;
+/// Tokens in billionths, so that no part of one is lost between requests, however close they come.
+const TOKEN: u64 = 1_000_000_000;
 
 /// A bucket that holds one second's worth of requests.
 #[derive(Debug)]
@@ -23,7 +23,7 @@ impl Bucket {
     pub(super) fn admit(&mut self, now: Duration) -> bool {
         let Some(per_second) = self.per_second else { return true };
         let full = u64::from(per_second) * TOKEN;
-        let passed = u64::try_from(now.saturating_sub(self.at).as_millis()).unwrap_or(u64::MAX);
+        let passed = u64::try_from(now.saturating_sub(self.at).as_nanos()).unwrap_or(u64::MAX);
         let gained = passed.saturating_mul(u64::from(per_second));
         self.tokens = self.tokens.saturating_add(gained).min(full);
         self.at = self.at.max(now);

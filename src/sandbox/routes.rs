@@ -8,7 +8,7 @@ use super::object::Object;
 use super::state::State;
 use super::{
     account, cash_balance, charges, customer_items, customers, disputes, events, files, money,
-    payment_intents, payment_methods, payouts, refunds, warnings, webhook_endpoints,
+    payment_intents, payment_methods, payouts, refunds, thin, warnings, webhook_endpoints,
 };
 
 /// Parameters every list takes.
@@ -125,6 +125,7 @@ const TABLES: &[&[Route]] = &[
     payment_methods::ROUTES,
     payouts::ROUTES,
     refunds::ROUTES,
+    thin::ROUTES,
     warnings::ROUTES,
     webhook_endpoints::ROUTES,
 ];

@@ -76,6 +76,13 @@ impl Schedule {
         self.due.values().filter(|change| matches!(change, Change::Deliver(_))).count()
     }
 
+    /// Drops the deliveries that wait for their time.
+    pub(super) fn give_up(&mut self) -> usize {
+        let before = self.due.len();
+        self.due.retain(|_, change| !matches!(change, Change::Deliver(_)));
+        before - self.due.len()
+    }
+
     /// When the earliest change is due.
     pub(super) fn next_at(&self) -> Option<i64> {
         self.due.first_key_value().map(|((at_ms, _), _)| *at_ms)

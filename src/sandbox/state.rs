@@ -18,6 +18,7 @@ use super::money::Money;
 use super::object::{self, Object};
 use super::outbox::{self, Outbox};
 use super::schedule::{Change, Schedule};
+use super::webhook_endpoints::Platform;
 use super::{Options, RestrictedKey, WebhookTarget};
 use crate::domain::clock::Clock;
 
@@ -50,12 +51,18 @@ pub(super) struct State {
     pub(super) kept: Kept,
     pub(super) faults: Vec<Fault>,
     pub(super) webhooks: Vec<WebhookTarget>,
+    /// Targets that get events in their thin form.
+    pub(super) thin_webhooks: Vec<WebhookTarget>,
+    /// Tries for one delivery, the first included.
+    pub(super) delivery_tries_max: u32,
     pub(super) restricted_keys: Vec<RestrictedKey>,
     pub(super) cause: Cause,
     pub(super) account_id: String,
     /// Whether events name the account, as those of connected ones do.
     pub(super) connected: bool,
     pub(super) api_version: String,
+    /// Endpoints of the platform that get the events of connected accounts.
+    pub(super) platform: Platform,
     /// Woken whenever a delivery comes due.
     pub(super) emitted: Arc<Notify>,
     clock: Arc<dyn Clock>,
@@ -77,11 +84,14 @@ impl State {
             kept,
             faults: options.faults.clone(),
             webhooks: options.webhooks.clone(),
+            thin_webhooks: options.thin_webhooks.clone(),
+            delivery_tries_max: options.delivery_tries_max,
             restricted_keys: options.restricted_keys.clone(),
             cause: Cause::default(),
             account_id: options.account_id.clone(),
             connected: false,
             api_version: options.api_version.clone(),
+            platform: Platform::default(),
             emitted: Arc::new(Notify::new()),
             clock: Arc::clone(&options.clock),
         }

@@ -1,6 +1,8 @@
 //! Webhook endpoints: targets registered through the API. It must not deliver anything.
 //! Source: <https://docs.stripe.com/api/webhook_endpoints>.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use http::Uri;
 use serde_json::{Value, json};
 
@@ -8,6 +10,7 @@ use super::error::Error;
 use super::object::{self, Object, merge, or_null, set, text};
 use super::page;
 use super::routes::{Call, LIST, Route, delete, get, list, post};
+use super::state::State;
 
 /// Most endpoints of one account: <https://docs.stripe.com/webhooks>.
 const ENDPOINTS_MAX: usize = 16;
@@ -17,6 +20,13 @@ const SECRET_CHARS: usize = 32;
 
 /// The sandbox's own key for the signing secret, which only the answer to create shows.
 pub(super) const SECRET: &str = "_secret";
+
+/// The sandbox's own key for whether the endpoint gets the events of connected accounts in place of its account's own:
+/// <https://docs.stripe.com/connect/webhooks>.
+const CONNECT: &str = "_connect";
+
+/// The endpoints of a platform that get the events of connected accounts; both sides share the list.
+pub(super) type Platform = Arc<Mutex<Vec<Object>>>;
 
 pub(super) const ROUTES: &[Route] = &[
     post(
@@ -40,6 +50,29 @@ pub(super) const ROUTES: &[Route] = &[
 pub(super) fn enabled(endpoint: &Object) -> impl Iterator<Item = &str> {
     let types = endpoint.get("enabled_events").and_then(Value::as_array);
     types.into_iter().flatten().filter_map(Value::as_str)
+}
+
+/// Whether the endpoint gets the events of connected accounts.
+fn is_for_connected(endpoint: &Object) -> bool {
+    endpoint.get(CONNECT).and_then(Value::as_bool).unwrap_or_default()
+}
+
+/// Shows connected accounts which endpoints of their platform are for them.
+pub(super) fn publish(state: &State) {
+    if !state.connected {
+        let endpoints = state.all("webhook_endpoint").filter(|endpoint| is_for_connected(endpoint));
+        *state.platform.lock().unwrap_or_else(PoisonError::into_inner) = endpoints.cloned().collect();
+    }
+}
+
+/// The endpoints that get the account's events.
+pub(super) fn of_account(state: &State) -> Vec<Object> {
+    let own = state.all("webhook_endpoint").filter(|endpoint| !is_for_connected(endpoint));
+    let mut endpoints: Vec<Object> = own.cloned().collect();
+    if state.connected {
+        endpoints.extend(state.platform.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned());
+    }
+    endpoints
 }
 
 fn check(params: &Object) -> Result<(), Error> {
@@ -71,10 +104,11 @@ fn create(call: &mut Call<'_>) -> Result<Value, Error> {
         "id": id, "object": "webhook_endpoint", "api_version": or_null(params, "api_version"),
         "application": null, "created": call.state.now(), "description": or_null(params, "description"),
         "enabled_events": params.get("enabled_events"), "livemode": false, "metadata": {}, "status": "enabled",
-        "url": params.get("url"), SECRET: secret,
+        "url": params.get("url"), SECRET: secret, CONNECT: params.get("connect"),
     }));
     merge(&mut endpoint, params, "metadata");
     call.state.insert(endpoint.clone());
+    publish(call.state);
     endpoint.insert("secret".to_owned(), Value::String(secret));
     Ok(Value::Object(endpoint))
 }
@@ -99,11 +133,13 @@ fn update(call: &mut Call<'_>) -> Result<Value, Error> {
             endpoint.insert("status".to_owned(), Value::String(status.to_owned()));
         }
     });
+    publish(call.state);
     Ok(Value::Object(endpoint))
 }
 
 fn remove(call: &mut Call<'_>) -> Result<Value, Error> {
     call.state.find("webhook_endpoint", call.id(0))?;
     let endpoint = call.state.remove("webhook_endpoint", call.id(0)).unwrap_or_default();
+    publish(call.state);
     Ok(json!({"id": text(&endpoint, "id"), "object": "webhook_endpoint", "deleted": true}))
 }

@@ -1,11 +1,15 @@
 //! Opens the Stripe accounts of the configuration: a client for each, whose account Stripe names and the store has
 //! pinned, and their webhook endpoints.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod unasked;
+
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
+
+pub(super) use unasked::{Unasked, concern_of};
 
 use super::{Error, PINNED_ACCOUNT};
 use crate::config::Config;
@@ -16,8 +20,9 @@ use crate::domain::operation::{DEFAULT_ALIAS, Mode};
 use crate::domain::secret::Secret;
 use crate::gateway::{Account, Accounts};
 use crate::store::Store;
+use crate::stripe::traffic::{self, Standing, Traffic};
 use crate::stripe::{self, AccountError, Client, Key, OwnAccount};
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{AccountTraffic, Metrics};
 use crate::webhook::{Endpoint, Endpoints};
 
 /// How long Stripe may take to name an account.
@@ -51,17 +56,31 @@ fn configured(config: &Config) -> impl Iterator<Item = Configured<'_>> {
     std::iter::once(default).chain(others)
 }
 
-/// The accounts, each known to be what it is taken for; with them comes whether the wall clock is right.
+/// What [`open`] finds.
+pub(super) struct Opened {
+    /// Each known to be what it is taken for, but for those whose key is unasked.
+    pub(super) accounts: Accounts,
+    /// Whether the wall clock is right, as far as Stripe told.
+    pub(super) clock_is_right: bool,
+    /// Keys that have not told whose they are.
+    pub(super) unasked: Vec<Unasked>,
+}
+
+/// The accounts as configured.
 pub(super) async fn open(
     config: &Config,
     store: &Store,
     clock: &dyn Clock,
     metrics: &Metrics,
-) -> Result<(Accounts, bool), Error> {
-    let (mut opened, mut clock_is_right) = (Vec::<Account>::new(), true);
-    for one in configured(config) {
-        let (account, date_s) = account(&one, client(config, &one, metrics)?, store).await?;
-        clock_is_right &= is_right(clock.wall(), date_s);
+) -> Result<Opened, Error> {
+    let (mut opened, mut clock_is_right, mut silent) = (Vec::<Account>::new(), true, Vec::new());
+    let ways = ways(config);
+    for (one, traffic) in configured(config).zip(ways) {
+        let (account, told) = account(&one, client(config, &one, traffic, metrics)?, store).await?;
+        match told {
+            Told::At(date_s) => clock_is_right &= is_right(clock.wall(), date_s),
+            Told::Nothing(key) => silent.push((one.alias, key)),
+        }
         let is_same = |other: &&Account| (&other.id, other.mode) == (&account.id, account.mode);
         if let Some(other) = opened.iter().find(is_same) {
             let (alias, other, id) = (account.alias, other.alias.clone(), account.id);
@@ -72,21 +91,76 @@ pub(super) async fn open(
     }
     let mut opened = opened.into_iter();
     let default = opened.next().ok_or(stripe::SetupError::Keys)?;
-    Ok((Accounts::new(default, opened), clock_is_right))
+    let accounts = Accounts::new(default, opened);
+    let unasked = silent
+        .into_iter()
+        .filter_map(|(alias, key)| Some(Unasked { account: Arc::clone(accounts.resolve(alias)?), key }));
+    Ok(Opened { unasked: unasked.collect(), accounts, clock_is_right })
 }
 
-fn client(config: &Config, one: &Configured<'_>, metrics: &Metrics) -> Result<Client, Error> {
+/// The way to each account as configured. Accounts of one key share one, since Stripe counts all its requests together.
+fn ways(config: &Config) -> Vec<Traffic> {
+    let limits = |mode| {
+        let (set, usual) = (config.traffic, traffic::Settings::of(mode));
+        traffic::Settings {
+            requests_per_s: set.requests_per_s.unwrap_or(usual.requests_per_s),
+            endpoint_requests_per_s: set.endpoint_requests_per_s,
+            requests_at_once_max: set.requests_at_once_max,
+        }
+    };
+    let mut ways = Vec::<(&[Secret], Traffic)>::new();
+    for one in configured(config) {
+        let is_shared = |(keys, _): &&(&[Secret], Traffic)| one.keys.iter().any(|key| keys.contains(key));
+        let known = ways.iter().find(is_shared).map(|(_, way)| way.clone());
+        let way = known.unwrap_or_else(|| Traffic::new(limits(one.mode)));
+        way.weigh(weights(config));
+        ways.push((one.keys, way));
+    }
+    ways.into_iter().map(|(_, way)| way).collect()
+}
+
+/// What part callers get of what is short, by name.
+pub(super) fn weights(config: &Config) -> HashMap<String, u32> {
+    config.callers.iter().map(|caller| (caller.name.clone(), caller.weight)).collect()
+}
+
+/// Shows from now on how the traffic to each account stands, under the alias that comes first.
+pub(super) fn show_traffic(metrics: &Metrics, accounts: &Accounts) {
+    let mut ways = Vec::<(String, Traffic)>::new();
+    for account in accounts.all() {
+        let way = account.stripe.traffic();
+        if !ways.iter().any(|(_, other)| other.is(way)) {
+            ways.push((account.alias.clone(), way.clone()));
+        }
+    }
+    metrics.traffic(move || {
+        let shown = |(account, way): &(String, Traffic)| {
+            let Standing { waiting, under_way, limit, headroom } = way.standing();
+            AccountTraffic { account: account.clone(), waiting, under_way, limit, headroom }
+        };
+        ways.iter().map(shown).collect()
+    });
+}
+
+fn client(
+    config: &Config,
+    one: &Configured<'_>,
+    traffic: Traffic,
+    metrics: &Metrics,
+) -> Result<Client, Error> {
     let options = stripe::Options {
+        mode: one.mode,
+        account: one.alias.to_owned(),
         api_base: config.stripe.api_base.clone(),
         files_base: config.stripe.files_base.clone(),
         attempt_timeout: config.stripe.attempt_timeout,
         connect_timeout: config.stripe.connect_timeout,
+        traffic,
         metrics: Some(metrics.clone()),
         keys: parsed(one.keys)?,
         extra_roots_pem: None,
     };
-    let client = Client::new(&options)?;
-    if client.mode() == one.mode { Ok(client) } else { Err(stripe::SetupError::Keys.into()) }
+    Ok(Client::new(&options)?)
 }
 
 /// The keys of an alias as configured, the one to use first; `None` when the alias is not configured any more.
@@ -100,48 +174,43 @@ fn parsed(keys: &[Secret]) -> Result<Vec<Key>, stripe::KeyError> {
 
 /// The webhook endpoints of the accounts as configured; an account that does not run yet has none.
 pub(super) fn endpoints(config: &Config, accounts: &Accounts) -> Endpoints {
-    let connected = |account: &Account| account.header.account().map(str::to_owned);
-    // No secret speaks for another account that is configured.
-    let elsewhere = |own: &Account| -> BTreeSet<String> {
-        let others = accounts.all().filter(|other| other.mode == own.mode && other.id != own.id);
-        others.map(|other| other.id.clone()).collect()
-    };
     let endpoint = |one: Configured<'_>| {
         let account = accounts.resolve(one.alias)?;
-        let endpoint = Endpoint {
-            secrets: one.webhook_secrets.to_vec(),
-            livemode: account.mode == Mode::Live,
-            connected_account: connected(account),
-            elsewhere: elsewhere(account),
-        };
+        let secrets = one.webhook_secrets.to_vec();
+        let endpoint = Endpoint { secrets, belongs: accounts.belonging_to(account) };
         Some((account.log_alias().to_owned(), endpoint))
     };
     Arc::new(configured(config).filter_map(endpoint).collect::<BTreeMap<_, _>>())
 }
 
-/// The account behind a client: asked of Stripe, and pinned in the store, since it is part of every operation's name. With
-/// it comes the time by Stripe's clock.
-async fn account(
-    one: &Configured<'_>,
-    stripe: Client,
-    store: &Store,
-) -> Result<(Account, Option<i64>), Error> {
+/// What Stripe told of an account at the start.
+enum Told {
+    /// Whose the keys are, at this time by its clock, in seconds since the Unix epoch.
+    At(Option<i64>),
+    /// Nothing: this key is in use for the account that is pinned.
+    Nothing(Key),
+}
+
+/// The account behind a client: asked of Stripe, and pinned in the store, since it is part of every operation's name.
+async fn account(one: &Configured<'_>, stripe: Client, store: &Store) -> Result<(Account, Told), Error> {
     let alias = one.alias.to_owned();
     let place = pinned_at(&alias);
     let (stripe, found) = asked(one, stripe).await?;
-    let date_s = found.as_ref().ok().and_then(|found| found.date_s);
     let pinned = store.setting(&place).await?.map(|id| String::from_utf8_lossy(&id).into_owned());
     let wanted = one.header.account().map(str::to_owned).or_else(|| pinned.clone());
-    let id = match (found.map(|found| found.id), wanted) {
-        (Ok(found), Some(wanted)) if found != wanted => {
-            return Err(Error::OtherAccount { alias, found, wanted });
+    let (id, told) = match (found, wanted) {
+        (Ok(found), Some(wanted)) if found.id != wanted => {
+            return Err(Error::OtherAccount { alias, found: found.id, wanted });
         }
-        (Ok(id), _) => id,
-        (Err(error @ AccountError::NoAnswer(_)), Some(wanted)) if pinned.is_some() => {
+        (Ok(found), _) => (found.id, Told::At(found.date_s)),
+        // A key that does not show its mode is not believed: it might move real money.
+        (Err((key, error @ AccountError::NoAnswer(_))), Some(wanted))
+            if pinned.is_some() && key.mode().is_some() =>
+        {
             tracing::warn!(%error, alias, account = wanted, "Stripe did not name the account; the pinned one is used");
-            wanted
+            (wanted, Told::Nothing(key))
         }
-        (Err(source), _) => return Err(Error::Account { alias, source }),
+        (Err((_, source)), _) => return Err(Error::Account { alias, source }),
     };
     match pinned {
         None => {
@@ -152,16 +221,16 @@ async fn account(
         }
         Some(_) => {}
     }
-    Ok((Account { alias, id, mode: one.mode, header: one.header.clone(), stripe }, date_s))
+    Ok((Account { alias, id, mode: one.mode, header: one.header.clone(), stripe }, told))
 }
 
 /// Asks each key for its account: what they say, and the client with those that said it. A key that says nothing is left
 /// out, since a refusal of another one would bring it into use; only where none says anything, the first stays, for the
-/// account that is pinned.
+/// account that is pinned, and comes with what kept it silent.
 async fn asked(
     one: &Configured<'_>,
     stripe: Client,
-) -> Result<(Client, Result<OwnAccount, AccountError>), Error> {
+) -> Result<(Client, Result<OwnAccount, (Key, AccountError)>), Error> {
     let deadline = Instant::now() + ACCOUNT_WAIT;
     let (mut own, mut silence, mut taken) = (None::<OwnAccount>, None, Vec::new());
     for (key, alone) in parsed(one.keys)?.into_iter().zip(stripe.one_by_one()) {
@@ -173,6 +242,9 @@ async fn asked(
                 }
                 taken.push(key);
             }
+            Err(source @ AccountError::OtherMode(_)) => {
+                return Err(Error::Account { alias: one.alias.to_owned(), source });
+            }
             Err(error) => {
                 tracing::warn!(%error, alias = one.alias, "a key did not tell its account");
                 silence.get_or_insert((key, error));
@@ -181,7 +253,9 @@ async fn asked(
     }
     match (own, silence) {
         (Some(own), _) => Ok((stripe.with_keys(&taken)?, Ok(own))),
-        (None, Some((first, error))) => Ok((stripe.with_keys(&[first])?, Err(error))),
+        (None, Some((first, error))) => {
+            Ok((stripe.with_keys(std::slice::from_ref(&first))?, Err((first, error))))
+        }
         (None, None) => Err(stripe::SetupError::Keys.into()),
     }
 }

@@ -8,34 +8,45 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
+use super::Error;
 use super::accept::{self, Caps, Serving, Times};
 use super::tls::{self, Tls};
-use super::{DRAIN_GRACE, Error};
-use crate::config::{Config, Listen};
+use crate::audit::Strangers;
+use crate::config::{Config, EventsMode, Listen};
 use crate::domain::clock::Clock;
 use crate::domain::drain::Drain;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::names::Port;
 
-/// How long webhooks and probes that were accepted may take to finish at the end.
-const HTTP_GRACE: Duration = Duration::from_secs(10);
+/// How long webhooks that were accepted may take to finish at the end.
+const WEBHOOK_GRACE: Duration = Duration::from_secs(10);
+/// How long probes may take to finish when everything else has ended.
+const OPS_GRACE: Duration = Duration::from_secs(1);
 
-/// One thing for each port.
+/// Where the ports are.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Each<T> {
-    pub(super) grpc: T,
-    pub(super) webhook: T,
-    pub(super) ops: T,
+pub(super) struct Addresses {
+    pub(super) grpc: SocketAddr,
+    pub(super) webhook: SocketAddr,
+    pub(super) ops: SocketAddr,
 }
 
-/// What each port serves.
-pub(super) type Routers = Each<axum::Router>;
+/// What callers and Stripe are served with.
+#[derive(Debug)]
+pub(super) struct Routers {
+    pub(super) grpc: axum::Router,
+    pub(super) webhook: axum::Router,
+}
 
 /// The sockets, bound and not yet served.
 #[derive(Debug)]
 pub(super) struct Sockets {
-    listeners: Each<TcpListener>,
-    pub(super) addresses: Each<SocketAddr>,
+    grpc: TcpListener,
+    /// None where events are read from Stripe's list.
+    webhook: Option<TcpListener>,
+    /// None once it is served.
+    ops: Option<TcpListener>,
+    pub(super) addresses: Addresses,
 }
 
 /// What the ports have in common.
@@ -44,30 +55,47 @@ pub(super) struct Common<'a> {
     pub(super) config: &'a Config,
     pub(super) tls: Option<&'a Tls>,
     pub(super) drain: Drain,
+    pub(super) strangers: Strangers,
     pub(super) metrics: Metrics,
 }
 
 impl Sockets {
-    /// Binds all of them.
+    /// Binds all of them that are needed.
     ///
     /// # Errors
     /// When an address cannot be had.
-    pub(super) async fn bind(listen: &Listen) -> Result<Self, Error> {
+    pub(super) async fn bind(listen: &Listen, mode: EventsMode) -> Result<Self, Error> {
         let (grpc, grpc_address) = bind(listen.grpc).await?;
-        let (webhook, webhook_address) = bind(listen.webhook).await?;
+        let (webhook, webhook_address) = match mode {
+            EventsMode::Webhook => {
+                let (webhook, address) = bind(listen.webhook).await?;
+                (Some(webhook), address)
+            }
+            EventsMode::Poll => (None, listen.webhook),
+        };
         let (ops, ops_address) = bind(listen.ops).await?;
-        Ok(Self {
-            listeners: Each { grpc, webhook, ops },
-            addresses: Each { grpc: grpc_address, webhook: webhook_address, ops: ops_address },
-        })
+        let addresses = Addresses { grpc: grpc_address, webhook: webhook_address, ops: ops_address };
+        Ok(Self { grpc, webhook, ops: Some(ops), addresses })
     }
 
-    /// Serves on all of them until the drain begins.
+    /// Serves operators until `ended`, which is before everything else begins and after it has ended.
+    pub(super) fn serve_ops(
+        &mut self,
+        router: axum::Router,
+        common: &Common<'_>,
+        ended: Drain,
+        tasks: &mut JoinSet<()>,
+    ) {
+        let serving = Serving { drain: ended, ..common.serving(Port::Ops, router) };
+        tasks.extend(self.ops.take().map(|ops| accept::serve(ops, serving, OPS_GRACE)));
+    }
+
+    /// Serves callers and Stripe until the drain begins, and open calls for at most the configured grace after that.
     pub(super) fn serve(self, routers: Routers, common: &Common<'_>, tasks: &mut JoinSet<()>) {
-        let Each { grpc, webhook, ops } = self.listeners;
-        tasks.spawn(accept::serve(grpc, common.serving(Port::Grpc, routers.grpc), DRAIN_GRACE));
-        tasks.spawn(accept::serve(webhook, common.serving(Port::Webhook, routers.webhook), HTTP_GRACE));
-        tasks.spawn(accept::serve(ops, common.serving(Port::Ops, routers.ops), HTTP_GRACE));
+        let (grpc, webhook) =
+            (common.serving(Port::Grpc, routers.grpc), common.serving(Port::Webhook, routers.webhook));
+        tasks.spawn(accept::serve(self.grpc, grpc, common.config.listen.grace));
+        tasks.extend(self.webhook.map(|socket| accept::serve(socket, webhook, WEBHOOK_GRACE)));
     }
 }
 
@@ -86,6 +114,7 @@ impl Common<'_> {
             drain: self.drain.clone(),
             caps: Caps { total: listen.connections_max, per_address: listen.connections_per_address_max },
             times: Times::default(),
+            strangers: self.strangers.clone(),
             metrics: self.metrics.clone(),
         }
     }

@@ -1,8 +1,9 @@
-//! Takes new settings while the gateway runs: all of what changed or nothing. What cannot change before the next start is
-//! named and left alone.
+//! Takes new settings while the gateway runs: all of what changed or nothing, save that callers and credentials that are
+//! taken away go even where nothing else can be taken. What cannot change before the next start is named and left alone.
 
 mod watch;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use tokio::sync::{Mutex, watch as latest};
@@ -10,11 +11,12 @@ use tokio::time::Instant;
 
 pub(super) use watch::watch;
 
-use super::accounts::{ACCOUNT_WAIT, endpoints, keys};
+use super::accounts::{ACCOUNT_WAIT, concern_of, endpoints, keys, weights};
 use super::policies;
+use super::supervisor::Supervisor;
 use super::tls::{self, Tls};
 use crate::audit::{self, Auditor, Phase};
-use crate::config::{Budget, Changes, Config, Faults};
+use crate::config::{Budget, Changes, Config, Faults, Roll};
 use crate::domain::caller::Caller;
 use crate::domain::clock::Clock;
 use crate::gateway::{Account, Accounts};
@@ -98,6 +100,9 @@ impl Error {
     }
 }
 
+/// What a concern of `/readyz` about settings that are not in use goes by.
+const SETTINGS: &str = "settings";
+
 /// What takes new settings; clones share everything.
 #[derive(Clone, Debug)]
 pub(super) struct Reloader(Arc<Parts>);
@@ -126,6 +131,7 @@ struct Prepared {
     identity: identity::Settings,
     policies: PolicySet,
     budgets: Vec<Budget>,
+    weights: HashMap<String, u32>,
     tls: Option<tls::Material>,
 }
 
@@ -137,32 +143,64 @@ impl Reloader {
     /// Takes what was read, as a whole, and tells operators when it cannot.
     ///
     /// # Errors
-    /// See [`Error`]; nothing has changed then.
-    pub(super) async fn reload(&self, read: Result<Config, Faults>) -> Result<Changes, Error> {
+    /// See [`Error`]; nothing has changed then but that callers and credentials have gone that are not on the roll.
+    pub(super) async fn reload(
+        &self,
+        read: Result<Config, Faults>,
+        roll: Option<Roll>,
+    ) -> Result<Changes, Error> {
+        let mut settings = self.0.settings.lock().await;
         let taken = match read {
-            Ok(config) => self.take(config).await,
+            Ok(config) => self.take(config, &mut settings).await,
             Err(faults) => Err(faults.into()),
         };
         self.0.metrics.config_reload(taken.is_ok());
         match &taken {
             Ok(changes) => {
-                self.0.readiness.set_concern(None);
+                self.0.readiness.set_concern(SETTINGS, None);
                 told(changes);
             }
             Err(error) => {
                 tracing::error!(%error, "the new settings are not taken; the older ones stay in use");
-                let concern = format!("older settings are in use; not taken: {}", error.keys());
-                self.0.readiness.set_concern(Some(concern));
+                let mut concern = format!("older settings are in use; not taken: {}", error.keys());
+                // What is wrong elsewhere must not keep in who was shown the door.
+                if let Some(roll) = roll {
+                    concern += &self.let_go(&roll, &settings, error).await;
+                }
+                self.0.readiness.set_concern(SETTINGS, Some(concern));
             }
         }
         taken
     }
 
-    async fn take(&self, config: Config) -> Result<Changes, Error> {
-        let mut settings = self.0.settings.lock().await;
+    /// Lets go of callers and credentials that are not on the roll, and says what there is to say of it beside the fault.
+    /// Another namespace or other groups wait: rules may forbid as well as permit, so there is no telling which are less.
+    async fn let_go(&self, roll: &Roll, before: &Config, error: &Error) -> String {
+        let named =
+            |names: Vec<String>| names.iter().map(|name| format!("callers.{name}")).collect::<Vec<_>>();
+        let moved = named(roll.moved_since(before)).join(", ");
+        let wait = match moved.is_empty() {
+            true => String::new(),
+            false => format!("; still in their older namespace and groups: {moved}"),
+        };
+        let lost = named(roll.lost_since(before)).join(", ");
+        if lost.is_empty() {
+            return wait;
+        }
+        if self.0.registry.let_go(roll) {
+            tracing::warn!(lost, "callers or credentials that were taken away are refused already");
+            let note = format!("taken away: {lost}; not taken: {}", error.keys());
+            if let Err(error) = self.write(note).await {
+                tracing::error!(%error, "it could not be put on record that callers or credentials have gone");
+            }
+        }
+        format!("; taken away already: {lost}{wait}")
+    }
+
+    async fn take(&self, config: Config, settings: &mut Config) -> Result<Changes, Error> {
         let mut changes = config.source.changes_since(&settings.source);
         self.put_off_new_accounts(&mut changes);
-        let prepared = self.prepare(&config, &settings).await?;
+        let prepared = self.prepare(&config, settings).await?;
         if !changes.applied.is_empty() {
             self.record(&changes, &prepared).await?;
         }
@@ -190,17 +228,21 @@ impl Reloader {
         }
         let identity = identity::Settings::read(config)?;
         Ok(Prepared {
-            clients: self.under_new_keys(config, before).await?,
             endpoints: endpoints(config, &self.0.accounts),
             identity,
             policies: policies(config)?,
             budgets: config.budgets.clone(),
-            tls: self.new_tls(config)?,
+            weights: weights(config),
+            tls: self.new_tls(config, before)?,
+            // Last, since Stripe may be slow to answer: what is wrong here is known before.
+            clients: self.under_new_keys(config, before).await?,
         })
     }
 
-    fn new_tls(&self, config: &Config) -> Result<Option<tls::Material>, Error> {
+    /// What TLS is spoken with, where that changed: what has run out since is not a fault of anything that is new.
+    fn new_tls(&self, config: &Config, before: &Config) -> Result<Option<tls::Material>, Error> {
         match (&config.tls, &self.0.tls) {
+            (Some(_), Some(_)) if config.source.is_unchanged(&before.source, "tls.") => Ok(None),
             (Some(settings), Some(_)) => Ok(Some(tls::load(settings, &self.0.clock)?)),
             (None, None) => Ok(None),
             (Some(_), None) | (None, Some(_)) => Err(Error::TlsSwitched),
@@ -253,6 +295,10 @@ impl Reloader {
     fn put_in_place(&self, prepared: Prepared) {
         for (account, client) in prepared.clients {
             account.stripe.take_keys_of(&client);
+            self.0.readiness.set_concern(&concern_of(&account.alias), None);
+        }
+        for account in self.0.accounts.all() {
+            account.stripe.traffic().weigh(prepared.weights.clone());
         }
         self.0.endpoints.send_replace(prepared.endpoints);
         self.0.registry.replace(prepared.identity);
@@ -265,9 +311,13 @@ impl Reloader {
 
     /// Puts on record which settings change, by name and never by value.
     async fn record(&self, changes: &Changes, prepared: &Prepared) -> Result<(), Error> {
-        let mut record = self.0.auditor.record(Phase::Admin, &Caller::own("", ""), RELOADED);
         let changed = changes.applied.join(", ");
-        record.note = Some(format!("changed: {changed}; policy {}", prepared.policies.hash()));
+        self.write(format!("changed: {changed}; policy {}", prepared.policies.hash())).await
+    }
+
+    async fn write(&self, note: String) -> Result<(), Error> {
+        let mut record = self.0.auditor.record(Phase::Admin, &Caller::own("", ""), RELOADED);
+        record.note = Some(note);
         record.conclude("succeeded");
         Ok(self.0.auditor.write(&record).await?)
     }

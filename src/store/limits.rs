@@ -41,6 +41,11 @@ pub(super) const TERMS_BUCKET_ROWS: i64 = if cfg!(test) { 8 } else { 1 << 16 };
 /// Audit records that one transaction erases.
 pub(super) const ERASE_ROWS_MAX: i64 = 256;
 
+/// Events, and marks of events, that one transaction removes.
+pub(super) const EXPIRE_ROWS_MAX: usize = 256;
+/// Bytes of events beyond which such a transaction takes no further one.
+pub(super) const EXPIRE_BYTES_MAX: usize = 1 << 20;
+
 /// Connections that read what calls and subscribers wait for.
 pub(super) const READERS_MAX: usize = 4;
 /// Connections that read the audit log and the lists, which may take long.

@@ -3,12 +3,18 @@
 use rusqlite::{Connection, OptionalExtension as _, Row, Rows, params};
 
 use super::commit::{number, stored};
+use super::expiry::LEFT_MS;
 use super::rows::{
-    AuditRow, JournalRow, Movement, NewEvent, StoredAudit, StoredEvent, StoredMovement, StoredOperation,
+    AuditRow, EventSpan, JournalRow, Movement, NewEvent, StoredAudit, StoredEvent, StoredMovement,
+    StoredOperation,
 };
 use super::tail::{INDEXED, Listed};
 use crate::domain::clock::UnixMillis;
 use crate::domain::operation::OperationHash;
+
+/// What the log of events had held before one of them.
+const BYTES_BEFORE: &str =
+    "total_bytes - octet_length(json) - octet_length(cause) - octet_length(id) - octet_length(kind)";
 
 /// The indexed record of an operation, index and journal seen at one moment.
 pub(super) fn operation(connection: &Connection, hash: &OperationHash) -> rusqlite::Result<Option<Vec<u8>>> {
@@ -168,22 +174,69 @@ pub(super) fn events_oldest(connection: &Connection) -> rusqlite::Result<Option<
     Ok(oldest.map(number))
 }
 
-/// Position of the first event received at or after `time`, or the one after `head`: the positions are contiguous, so
-/// halving finds it without an index of times.
+/// From where to where the log reaches; `None` while it has had no event. The time of the newest is that of the newest
+/// which is not of the source `made_here`.
+pub(super) fn event_span(connection: &Connection, made_here: i32) -> rusqlite::Result<Option<EventSpan>> {
+    connection
+        .prepare_cached(&format!(
+            "SELECT oldest.position, oldest.received_ms, newest.position, newest.received_ms,
+                    newest.total_bytes - oldest.bytes_before,
+                    (SELECT created_s FROM events WHERE source <> ?2 ORDER BY position DESC LIMIT 1),
+                    (SELECT value FROM counters WHERE name = ?1)
+             FROM (SELECT *, {BYTES_BEFORE} AS bytes_before FROM events ORDER BY position LIMIT 1) AS oldest,
+                  (SELECT * FROM events ORDER BY position DESC LIMIT 1) AS newest"
+        ))?
+        .query_row(params![LEFT_MS, made_here], |row| {
+            Ok(EventSpan {
+                oldest: number(row.get(0)?),
+                oldest_received_ms: row.get(1)?,
+                newest: number(row.get(2)?),
+                newest_received_ms: row.get(3)?,
+                bytes: number(row.get(4)?),
+                newest_created_s: row.get(5)?,
+                left_ms: Some(row.get(6)?).filter(|left_ms| *left_ms != 0),
+            })
+        })
+        .optional()
+}
+
+/// Position of the first event received at or after `time`, or the one after `head`.
 pub(super) fn position_received_at(
     connection: &Connection,
     time: UnixMillis,
     head: u64,
 ) -> rusqlite::Result<u64> {
-    let mut received = connection.prepare_cached("SELECT received_ms FROM events WHERE position = ?1")?;
+    first_position(connection, "SELECT received_ms FROM events WHERE position = ?1", head, |at| at >= time)
+}
+
+/// First position from which on the events up to `head` take no more than `bytes`, or the one after `head`.
+pub(super) fn position_within(connection: &Connection, bytes: u64, head: u64) -> rusqlite::Result<u64> {
+    let all: i64 = connection
+        .prepare_cached("SELECT total_bytes FROM events WHERE position = ?1")?
+        .query_row([stored(head)], |row| row.get(0))
+        .optional()?
+        .unwrap_or_default();
+    let sql = format!("SELECT {BYTES_BEFORE} FROM events WHERE position = ?1");
+    first_position(connection, &sql, head, |before| all.saturating_sub(before) <= stored(bytes))
+}
+
+/// The first position whose value in `sql` is such that `reached` holds, as it then does for all that follow; the one
+/// after `head` if there is none. The positions are contiguous, so halving finds it without an index.
+fn first_position(
+    connection: &Connection,
+    sql: &str,
+    head: u64,
+    reached: impl Fn(i64) -> bool,
+) -> rusqlite::Result<u64> {
+    let mut value = connection.prepare_cached(sql)?;
     let after_head = head.saturating_add(1);
     let mut low = events_oldest(connection)?.unwrap_or(after_head);
     let mut high = after_head;
     while low < high {
         let middle = low.midpoint(high);
-        let at: Option<UnixMillis> = received.query_row([stored(middle)], |row| row.get(0)).optional()?;
-        // An event that retention has taken meanwhile is older than all that are left.
-        if at.is_some_and(|at| at >= time) {
+        let at: Option<i64> = value.query_row([stored(middle)], |row| row.get(0)).optional()?;
+        // An event that retention has taken meanwhile is before all that are left.
+        if at.is_some_and(&reached) {
             high = middle;
         } else {
             low = middle.saturating_add(1);
@@ -263,6 +316,7 @@ fn event_of(row: &Row<'_>) -> rusqlite::Result<StoredEvent> {
         api_version: row.get("api_version")?,
         source: row.get("source")?,
         json: row.get("json")?,
+        cause: row.get("cause")?,
     };
     Ok(StoredEvent { position: number(row.get("position")?), event })
 }

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rusqlite::Connection;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
 
 use super::error::Error;
 use super::schema;
@@ -30,18 +31,28 @@ impl Readers {
         T: Send + 'static,
         Q: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     {
-        let slot = Arc::clone(&self.slots).acquire_owned().await.map_err(|_| Error::Closed)?;
         let readers = Arc::clone(self);
-        let work = move || {
-            let idle = readers.lock().pop();
-            let connection = idle.map_or_else(|| schema::open_reader(&readers.path), Ok)?;
-            let answer = query(&connection)?;
-            // A connection that failed is not used again.
-            readers.lock().push(connection);
-            drop(slot);
-            Ok(answer)
+        let read = move |slot: OwnedSemaphorePermit| async move {
+            let work = move || {
+                let idle = readers.lock().pop();
+                let connection = idle.map_or_else(|| schema::open_reader(&readers.path), Ok)?;
+                let answer = query(&connection)?;
+                // A connection that failed is not used again.
+                readers.lock().push(connection);
+                drop(slot);
+                Ok(answer)
+            };
+            tokio::task::spawn_blocking(work).await.unwrap_or(Err(Error::Closed))
         };
-        tokio::task::spawn_blocking(work).await.unwrap_or(Err(Error::Closed))
+        let slots = Arc::clone(&self.slots);
+        if let Ok(slot) = Arc::clone(&slots).try_acquire_owned() {
+            return read(slot).await;
+        }
+        // On a task of its own, which goes when the caller goes: an event stream is asked for more only while its reader takes
+        // what it has, and a slot given to one that is not asked would be kept from all others.
+        let mut waiting = JoinSet::new();
+        waiting.spawn(async move { read(slots.acquire_owned().await.map_err(|_| Error::Closed)?).await });
+        waiting.join_next().await.and_then(Result::ok).unwrap_or(Err(Error::Closed))
     }
 
     /// Lets the running queries end and closes all connections, so that the writer's is the last.

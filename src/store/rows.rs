@@ -96,7 +96,7 @@ pub struct AuditRow {
 }
 
 /// An event as it arrived.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NewEvent {
     /// Stripe's id, `evt_...`; an event with an id that the log has is a duplicate.
     pub id: String,
@@ -116,6 +116,8 @@ pub struct NewEvent {
     pub source: i32,
     /// The body, byte for byte.
     pub json: String,
+    /// What caused it and what else the feed noted of it, encoded by the feed; empty where there is nothing to say.
+    pub cause: Vec<u8>,
 }
 
 /// A setting of this data folder.
@@ -152,6 +154,26 @@ pub struct StoredEvent {
     pub event: NewEvent,
 }
 
+/// The log of events from its oldest to its newest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EventSpan {
+    /// Position of the oldest event.
+    pub oldest: u64,
+    /// When that was received.
+    pub oldest_received_ms: UnixMillis,
+    /// Position of the newest event.
+    pub newest: u64,
+    /// When that was received.
+    pub newest_received_ms: UnixMillis,
+    /// When the newest event was made that did not come in the way asked about, in seconds since the Unix epoch; `None`
+    /// while there is none.
+    pub newest_created_s: Option<i64>,
+    /// Bytes of all that lies between, and of both.
+    pub bytes: u64,
+    /// Every event that has left the log was received then or before; `None` while none has.
+    pub left_ms: Option<UnixMillis>,
+}
+
 /// An audit record of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredAudit {
@@ -166,12 +188,19 @@ impl Batch {
     pub(super) fn bytes(&self) -> usize {
         let operations = self.operations.iter().map(|row| row.record.len());
         let audit = self.audit.iter().map(AuditRow::bytes);
-        let events = self.events.iter().map(|event| event.json.len() + event.id.len() + event.kind.len());
+        let events = self.events.iter().map(NewEvent::bytes);
         let settings = self.settings.iter().chain(&self.state).map(|setting| setting.value.len());
         let entries =
             self.entries.iter().map(|entry| entry.id.len() + entry.body.as_ref().map_or(0, Vec::len));
         let movements = self.movements.iter().map(|movement| movement.body.len() + movement.group.len());
         operations.chain(audit).chain(events).chain(settings).chain(entries).chain(movements).sum()
+    }
+}
+
+impl NewEvent {
+    /// Bytes of the row's variable parts.
+    pub(super) fn bytes(&self) -> usize {
+        self.json.len() + self.cause.len() + self.id.len() + self.kind.len()
     }
 }
 

@@ -22,6 +22,10 @@ const MIGRATIONS: &[Migration] = &[
         fill_leaves(transaction)
     },
     |transaction| transaction.execute_batch(THIRD),
+    |transaction| {
+        transaction.execute_batch(FOURTH)?;
+        add_bytes_up(transaction)
+    },
 ];
 
 pub(super) type Migration = fn(&Transaction<'_>) -> rusqlite::Result<()>;
@@ -69,6 +73,32 @@ const THIRD: &str = "
     CREATE INDEX movements_at ON movements (at_ms);
     CREATE INDEX movements_grouped ON movements (grouped);
 ";
+
+/// `total_bytes` of an event is what the log has held up to it: the difference of two is the size of what lies between, so
+/// that neither appending nor asking counts anything. `spent_events` tells, in the order of the log, how long the marks of
+/// events have to stay that have left it; thus no index of times is written on the callers' path.
+const FOURTH: &str = "
+    ALTER TABLE events ADD COLUMN cause BLOB NOT NULL DEFAULT x'';
+    ALTER TABLE events ADD COLUMN total_bytes INTEGER NOT NULL DEFAULT 0;
+    CREATE TABLE spent_events (
+        position INTEGER PRIMARY KEY, id TEXT NOT NULL, received_ms INTEGER NOT NULL
+    ) STRICT;
+    INSERT INTO counters VALUES ('events_left_ms', 0);
+";
+
+/// Tells the events from before sizes were counted how much the log had held up to them.
+fn add_bytes_up(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+    let mut rows =
+        transaction.prepare("SELECT position, octet_length(json) FROM events ORDER BY position")?;
+    let mut rows = rows.query([])?;
+    let mut fill = transaction.prepare("UPDATE events SET total_bytes = ?2 WHERE position = ?1")?;
+    let mut total = 0_i64;
+    while let Some(row) = rows.next()? {
+        total = total.saturating_add(row.get(1)?);
+        fill.execute((row.get::<_, i64>(0)?, total))?;
+    }
+    Ok(())
+}
 
 /// Gives the audit records from before leaves were stored the leaf of RFC 6962, section 2.1.
 fn fill_leaves(transaction: &Transaction<'_>) -> rusqlite::Result<()> {

@@ -66,7 +66,7 @@ struct Page<T> {
 }
 
 /// A row of the index, in the index's own order.
-type Entry = (i64, i64, i64, i64);
+pub(super) type Entry = (i64, i64, i64, i64);
 
 impl Log {
     /// Name of the counter of the highest row that the index knows.
@@ -153,6 +153,20 @@ impl Terms {
         })
     }
 
+    /// Events with this term up to the head of the window, the latest first.
+    pub(super) fn events_with_before(
+        self,
+        connection: &Connection,
+        term: &str,
+        window: Window,
+    ) -> rusqlite::Result<Vec<StoredEvent>> {
+        find_back(connection, Log::Events, term, window, |seq| {
+            let row = query::event_at(connection, seq)?;
+            let row = row.filter(|row| contains(&(self.event)(&row.event), term));
+            Ok(row.map(|row| (row.event.json.len(), row)))
+        })
+    }
+
     /// Erases the next audit records and their terms, at most `rows_max` records, none beyond `up_to`; answers up to
     /// which record all are erased.
     pub(super) fn erase_audit(
@@ -170,12 +184,7 @@ impl Terms {
                     entries.extend(self.of_audit(&row).iter().map(|term| Log::Audit.entry(seq, term)));
                 }
             }
-            let mut delete = transaction.prepare_cached(
-                "DELETE FROM terms WHERE log = ?1 AND bucket = ?2 AND term = ?3 AND seq = ?4",
-            )?;
-            for entry in entries {
-                delete.execute(entry)?;
-            }
+            Self::forget(transaction, entries)?;
             transaction
                 .prepare_cached("UPDATE audit SET record = x'' WHERE seq > ?1 AND seq <= ?2")?
                 .execute([erased, reached])?;
@@ -183,6 +192,18 @@ impl Terms {
             planted::point("erase-rows");
             Ok(reached)
         })
+    }
+
+    /// What the index may have of an event at this position.
+    pub(super) fn entries_of_event(self, position: i64, event: &NewEvent) -> impl Iterator<Item = Entry> {
+        (self.event)(event).into_iter().map(move |term| Log::Events.entry(position, &term))
+    }
+
+    /// Takes entries out of the index, where it has them.
+    pub(super) fn forget(transaction: &Transaction<'_>, entries: BTreeSet<Entry>) -> rusqlite::Result<()> {
+        let mut delete = transaction
+            .prepare_cached("DELETE FROM terms WHERE log = ?1 AND bucket = ?2 AND term = ?3 AND seq = ?4")?;
+        entries.into_iter().try_for_each(|entry| delete.execute(entry).map(drop))
     }
 
     /// An erased record has none.
@@ -254,6 +275,41 @@ fn find<T>(
             break;
         }
         page.take(read(seq)?, window);
+    }
+    Ok(page.rows)
+}
+
+/// As [`find`], against the order of the log: first all rows that the index does not know yet, then bucket by bucket.
+fn find_back<T>(
+    connection: &Connection,
+    log: Log,
+    term: &str,
+    window: Window,
+    read: impl Fn(i64) -> rusqlite::Result<Option<(usize, T)>>,
+) -> rusqlite::Result<Vec<T>> {
+    let Window { after, head, count_max, .. } = window;
+    if after >= head || count_max == 0 {
+        return Ok(Vec::new());
+    }
+    let moment = connection.unchecked_transaction()?;
+    let indexed = counter(&moment, log.indexed())?.min(head);
+    let mut page = Page { rows: Vec::new(), bytes: 0, full: false };
+    for seq in (after.max(indexed) + 1..=head).rev() {
+        if page.full {
+            break;
+        }
+        page.take(read(seq)?, window);
+    }
+    let mut pointed = moment.prepare_cached(
+        "SELECT seq FROM terms WHERE log = ?1 AND bucket = ?2 AND term = ?3 AND seq > ?4 AND seq <= ?5 ORDER BY seq DESC",
+    )?;
+    for bucket in (bucket(after + 1)..=bucket(indexed)).rev() {
+        let mut rows = pointed.query(params![log as i64, bucket, hash(term), after, indexed])?;
+        while !page.full
+            && let Some(row) = rows.next()?
+        {
+            page.take(read(row.get(0)?)?, window);
+        }
     }
     Ok(page.rows)
 }

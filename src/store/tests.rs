@@ -1,6 +1,7 @@
 //! The store as its callers see it, on a real disk, through reopenings and failures.
 
 mod aging;
+mod expiry;
 mod faults;
 mod model;
 mod trouble;
@@ -61,6 +62,7 @@ fn event(id: &str, received_ms: i64) -> NewEvent {
         api_version: "2026-10-28.endive".to_owned(),
         source: 1,
         json: format!("{{\"id\": \"{id}\"}}"),
+        cause: vec![7],
     }
 }
 

@@ -17,12 +17,13 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use self::recovery::Connected;
 use super::commit::{self, Failure, Last};
 use super::error::Error;
+use super::expiry::{self, Expiry};
 use super::index;
 use super::limits::{
     ERASE_ROWS_MAX, GROUP_BATCHES_MAX, GROUP_BYTES_MAX, INDEX_ROWS_MAX, INDEX_WAIT, LAZY_WAIT_MAX,
     RETRY_PAUSE, TAIL_BYTES_MAX, TERMS_BEHIND_ROWS_MAX, TERMS_ROWS_MAX,
 };
-use super::rows::{AuditRow, Batch, Receipt};
+use super::rows::{AuditRow, Batch, Receipt, StoredEvent};
 use super::schema;
 use super::shared::Shared;
 use super::tail::Tail;
@@ -37,6 +38,8 @@ pub(super) enum Job {
     Nudge,
     /// Erase the next audit records, none beyond this one, and answer up to which all are erased.
     EraseAudit(i64, oneshot::Sender<Result<i64, Error>>),
+    /// Remove the next events and marks that are to go, and answer whether there are more.
+    Expire(Expiry, oneshot::Sender<Result<bool, Error>>),
     /// Write what waits, close the database and let the folder go.
     Close(oneshot::Sender<()>),
     /// Anything, between two commits.
@@ -140,6 +143,7 @@ impl Writer {
                     // A caller who is gone asks again, or not.
                     drop(answer.send(self.erase_audit(up_to)));
                 }
+                Ok(Job::Expire(expiry, answer)) => drop(answer.send(self.expire(expiry))),
                 Ok(Job::Close(closed)) => break Some(closed),
                 #[cfg(test)]
                 Ok(Job::Run(work)) => work(&mut self),
@@ -279,7 +283,7 @@ impl Writer {
         match faults::misread(written) {
             Ok((receipts, last)) => {
                 planted::point("write-durable");
-                self.publish(last, batches);
+                self.publish(last, batches, &receipts);
                 Ok(receipts)
             }
             Err(Failure::Before(error)) => {
@@ -295,14 +299,26 @@ impl Writer {
     }
 
     /// Shows what has become durable, before anybody is told so.
-    fn publish(&mut self, last: Last, batches: Vec<Batch>) {
+    fn publish(&mut self, last: Last, batches: Vec<Batch>, receipts: &[Receipt]) {
         let mut seq = self.last.journal;
+        let (operations, events): (Vec<_>, Vec<_>) =
+            batches.into_iter().map(|batch| (batch.operations, batch.events)).unzip();
         if last.journal > seq {
             let mut tail = self.shared.tail_mut();
-            for row in batches.into_iter().flat_map(|batch| batch.operations) {
+            for row in operations.into_iter().flatten() {
                 seq += 1;
                 tail.append(seq, row);
             }
+        }
+        if let Some(sink) = self.shared.sink.get().filter(|_| last.position > self.last.position) {
+            let appended = receipts.iter().flat_map(|receipt| &receipt.events);
+            let appended =
+                appended.zip(events.into_iter().flatten()).filter(|(appended, _)| !appended.duplicate);
+            sink(
+                appended
+                    .map(|(appended, event)| StoredEvent { position: appended.position, event })
+                    .collect(),
+            );
         }
         self.shared.announce(last);
         self.index_at.get_or_insert_with(|| Instant::now() + INDEX_WAIT);
@@ -364,6 +380,12 @@ impl Writer {
                 Error::Uncertain
             }
         }
+    }
+
+    fn expire(&mut self, expiry: Expiry) -> Result<bool, Error> {
+        let terms = self.terms;
+        let (connection, last) = self.connected()?;
+        expiry::step(connection, terms, last.position, expiry).map_err(|failure| self.put_off(failure))
     }
 
     fn erase_audit(&mut self, up_to: i64) -> Result<i64, Error> {

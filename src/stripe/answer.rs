@@ -7,6 +7,7 @@ use bytes::Bytes;
 use serde_json::Value;
 
 use super::error::StripeError;
+use super::traffic::Why;
 
 /// A complete HTTP response. Its `Debug` leaves the body out, which may hold personal data.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -82,9 +83,23 @@ pub enum Trouble {
     /// The other side does not speak TLS, or its certificate is not trusted.
     #[error("no trusted TLS connection could be made")]
     Tls,
+    /// The host did not answer of late, so it is left alone for a while.
+    #[error("it did not answer of late and is left alone for a while")]
+    BreakerOpen {
+        /// For how long, in milliseconds.
+        retry_ms: u32,
+    },
     /// The deadline left no room for an attempt, or the right to send had run out when the connection stood.
     #[error("the deadline passed before anything was sent")]
     Deadline,
+    /// Too much else wants to go to the account, so there was no turn for it.
+    #[error("too many requests wait for Stripe's rate limit")]
+    Crowded {
+        /// Why there was no turn.
+        why: Why,
+        /// When there may be one, in milliseconds.
+        retry_ms: u32,
+    },
     /// The request cannot be expressed in HTTP as it stands.
     #[error("the request cannot be sent as it is")]
     Unsendable,
@@ -110,7 +125,9 @@ impl Trouble {
             Self::Dns => "dns",
             Self::Connect => "connect",
             Self::Tls => "tls",
+            Self::BreakerOpen { .. } => "breaker_open",
             Self::Deadline => "deadline",
+            Self::Crowded { .. } => "crowded",
             Self::Unsendable => "unsendable",
             Self::Timeout => "timeout",
             Self::Reset => "reset",
@@ -125,6 +142,8 @@ impl Trouble {
 pub struct Sent {
     /// Never empty: a call that could not even begin holds one [`Attempt::NotSent`].
     pub attempts: Vec<Attempt>,
+    /// How long they waited for their turns.
+    pub queued: Duration,
 }
 
 impl Sent {

@@ -8,12 +8,15 @@ use crate::domain::limits::STRIPE_KEY_CHARS_MAX;
 use crate::domain::operation::Mode;
 use crate::domain::secret::Secret;
 
+/// What an organisation's key begins with, whatever it may do.
+const ORGANISATION: &str = "sk_org_";
+
 /// A usable API key (docs.stripe.com/keys).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Key {
     /// As it stands in the header, so that there is no other copy.
     authorization: Secret,
-    mode: Mode,
+    mode: Option<Mode>,
 }
 
 /// Why a key is not used. No variant holds any part of it.
@@ -31,12 +34,12 @@ pub enum KeyError {
     #[error("this is a publishable key (`pk_`); a secret (`sk_`) or restricted key (`rk_`) is needed")]
     Publishable,
     /// Anything else.
-    #[error("the Stripe key must begin with `sk_` or `rk_`, then `test_` or `live_`")]
+    #[error("the Stripe key must begin with `sk_` or `rk_`, then `test_` or `live_`, or with `sk_org_`")]
     Unknown,
 }
 
 impl Key {
-    /// Takes a secret or restricted key of either mode.
+    /// Takes a secret or restricted key of either mode, or an organisation's.
     ///
     /// # Errors
     /// For every other text.
@@ -52,23 +55,35 @@ impl Key {
         let begins = |prefixes: &[&str]| prefixes.iter().any(|prefix| text.starts_with(prefix));
         let mode = match () {
             () if begins(&["pk_"]) => return Err(KeyError::Publishable),
-            () if begins(&["sk_live_", "rk_live_"]) => Mode::Live,
-            () if begins(&["sk_test_", "rk_test_"]) => Mode::Test,
+            () if begins(&["sk_live_", "rk_live_", "sk_org_live_"]) => Some(Mode::Live),
+            () if begins(&["sk_test_", "rk_test_", "sk_org_test_"]) => Some(Mode::Test),
+            () if begins(&[ORGANISATION]) => None,
             () => return Err(KeyError::Unknown),
         };
         Ok(Self { authorization: format!("Bearer {text}").into(), mode })
     }
 
-    /// Test or live, as the prefix says; objects of the other mode do not exist for this key.
+    /// Test or live, if the prefix says so; objects of the other mode do not exist for this key.
     #[must_use]
-    pub fn mode(&self) -> Mode {
+    pub fn mode(&self) -> Option<Mode> {
         self.mode
     }
 
-    /// Whether it is a restricted key, which may do some things only.
+    /// Whether it may be one that may do some things only: an organisation's key looks the same either way.
     #[must_use]
     pub fn is_restricted(&self) -> bool {
-        self.authorization.expose_secret().starts_with("Bearer rk_")
+        self.begins("rk_") || self.is_organisation()
+    }
+
+    /// Whether it is an organisation's, which acts on the account that `Stripe-Context` names and on none without
+    /// (docs.stripe.com/keys/organization-api-keys).
+    #[must_use]
+    pub fn is_organisation(&self) -> bool {
+        self.begins(ORGANISATION)
+    }
+
+    fn begins(&self, prefix: &str) -> bool {
+        self.authorization.expose_secret().strip_prefix("Bearer ").is_some_and(|key| key.starts_with(prefix))
     }
 
     /// The value of the one header that carries it. The bytes are those of the key itself: every request shares the one
@@ -103,10 +118,17 @@ mod tests {
     #[test]
     fn only_secret_and_restricted_keys_are_taken() {
         let parse = |text: &str| Key::parse(text.into()).map(|key| key.mode());
-        assert_eq!(parse("sk_test_51AbC"), Ok(Mode::Test));
-        assert_eq!(parse("rk_test_51AbC"), Ok(Mode::Test));
-        assert_eq!(parse("sk_live_51AbC"), Ok(Mode::Live));
-        assert_eq!(parse("rk_live_51AbC"), Ok(Mode::Live));
+        for (prefix, mode) in [
+            ("sk_test_", Some(Mode::Test)),
+            ("rk_test_", Some(Mode::Test)),
+            ("sk_live_", Some(Mode::Live)),
+            ("rk_live_", Some(Mode::Live)),
+            ("sk_org_test_", Some(Mode::Test)),
+            ("sk_org_live_", Some(Mode::Live)),
+            ("sk_org_", None),
+        ] {
+            assert_eq!(parse(&format!("{prefix}51AbC")), Ok(mode), "{prefix}");
+        }
         assert_eq!(parse("pk_test_51AbC"), Err(KeyError::Publishable));
         assert_eq!(parse("whsec_51AbC"), Err(KeyError::Unknown));
         assert_eq!(parse(""), Err(KeyError::Empty));

@@ -31,6 +31,12 @@ impl Keyring {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = keys.into();
     }
 
+    /// Takes a key out, if it is among them.
+    pub(super) fn remove(&self, key: &Key) {
+        let mut keys = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        *keys = keys.iter().filter(|held| *held != key).cloned().collect();
+    }
+
     /// Puts the key at `place` of `seen` to the front, since Stripe took it and refused those before it; unless the keys
     /// were swapped meanwhile. Tells whether it did.
     pub(super) fn prefer(&self, seen: &Arc<[Key]>, place: usize) -> bool {
@@ -65,6 +71,15 @@ mod tests {
         assert_eq!(shown(&ring), ["sk_test_b", "sk_test_c", "sk_test_a"]);
         assert!(!ring.prefer(&seen, 2), "an older view of the keys decides nothing");
         assert_eq!(shown(&ring), ["sk_test_b", "sk_test_c", "sk_test_a"]);
+    }
+
+    #[test]
+    fn a_key_that_is_taken_out_leaves_the_others() {
+        let ring = Keyring::new(&keys(&["a", "b"]));
+        ring.remove(&keys(&["a"])[0]);
+        assert_eq!(shown(&ring), ["sk_test_b"]);
+        ring.remove(&keys(&["b"])[0]);
+        assert!(shown(&ring).is_empty());
     }
 
     #[test]

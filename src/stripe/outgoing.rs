@@ -15,7 +15,7 @@ pub const STRIPE_VERSION: &str = "2026-10-28.endive";
 /// One request, complete but for the key that authorises it.
 ///
 /// Stripe compares the parameters of a repeated idempotency key, so a resend must use the stored value as it is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Outgoing {
     /// HTTP method.
     pub verb: Verb,
@@ -70,7 +70,7 @@ impl Outgoing {
 }
 
 /// A request's body. Its `Debug` shows the size alone, since bodies hold personal data.
-#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Body {
     /// None, as for GET and DELETE.

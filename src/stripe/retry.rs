@@ -40,8 +40,13 @@ fn is_worth_another(attempt: &Attempt) -> bool {
         },
         Attempt::NotSent(trouble) | Attempt::Broken(trouble) => match trouble {
             Trouble::Dns | Trouble::Connect | Trouble::Timeout | Trouble::Reset | Trouble::Protocol => true,
-            // The next attempt would meet the same end.
-            Trouble::Tls | Trouble::Deadline | Trouble::Unsendable | Trouble::TooLarge => false,
+            // The next attempt would meet the same end, and what found no turn does not wait for another one.
+            Trouble::Tls
+            | Trouble::BreakerOpen { .. }
+            | Trouble::Deadline
+            | Trouble::Crowded { .. }
+            | Trouble::Unsendable
+            | Trouble::TooLarge => false,
         },
     }
 }

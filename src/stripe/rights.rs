@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::answer::{Answer, Attempt};
 use super::client::Client;
 use super::outgoing::{AccountHeader, Outgoing};
+use super::traffic::Sender;
 use crate::contract::{LookupBy, Paging, Spec, Verb};
 
 /// The id of nothing at Stripe.
@@ -152,7 +153,7 @@ impl Client {
                         Access::Write => Outgoing::post(path, String::new(), account.clone()),
                     };
                     let outgoing = Outgoing { template: path.replace(NOTHING, "{id}"), ..outgoing };
-                    match self.send(&outgoing, deadline).await.last() {
+                    match self.send(&outgoing, &Sender::Gateway, deadline).await.last() {
                         Some(Attempt::Answered(answer)) => standing(answer),
                         Some(Attempt::NotSent(trouble) | Attempt::Broken(trouble)) => {
                             Standing::Untold(trouble.to_string())

@@ -7,8 +7,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
 use super::{Client, Key, Options};
+use crate::domain::operation::Mode;
 
 /// What the server does once it has read a request.
+#[derive(Clone)]
 pub(super) enum Reply {
     /// Writes this and closes.
     Bytes(Vec<u8>),
@@ -42,7 +44,7 @@ impl Script {
     pub(super) fn options(&self, scheme: &str) -> Options {
         let base = format!("{scheme}://{}", self.address);
         let key = Key::parse("sk_test_scripted".into()).unwrap();
-        Options { api_base: base.clone(), files_base: base, ..Options::new(key) }
+        Options { api_base: base.clone(), files_base: base, ..Options::new(Mode::Test, key) }
     }
 
     pub(super) fn client(&self) -> Client {

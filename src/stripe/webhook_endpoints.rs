@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::answer::{Attempt, Sent, Trouble};
 use super::client::Client;
 use super::outgoing::{AccountHeader, Body, Outgoing, STRIPE_VERSION};
+use super::traffic::Sender;
 use crate::contract::{METHODS, Params, Sensitivity, Verb};
 
 const PATH: &str = "/v1/webhook_endpoints";
@@ -85,6 +86,18 @@ pub enum EndpointError {
     Foreign,
 }
 
+/// Whether the events of an account that is named like that come to endpoints for connected accounts, which are those of
+/// its platform (docs.stripe.com/connect/webhooks). One that is reached by its context has endpoints of its own.
+#[must_use]
+pub fn is_connected(header: &AccountHeader) -> bool {
+    matches!(header, AccountHeader::StripeAccount(_))
+}
+
+/// How the account is named whose endpoints get the events of the account with this header.
+fn owner(header: &AccountHeader) -> AccountHeader {
+    if is_connected(header) { AccountHeader::None } else { header.clone() }
+}
+
 /// Event types without which an unknown outcome stays unknown for longer, or a replay shows an old state.
 #[must_use]
 pub fn needed_events() -> Vec<&'static str> {
@@ -106,22 +119,24 @@ pub fn recommended_events() -> Vec<&'static str> {
 }
 
 impl Client {
-    /// All endpoints of the account.
+    /// All endpoints that can get events of the account which `header` names.
     ///
     /// # Errors
     /// When Stripe does not list them.
     pub async fn webhook_endpoints(
         &self,
+        header: &AccountHeader,
         deadline: Option<Instant>,
     ) -> Result<Vec<WebhookEndpoint>, EndpointError> {
-        let outgoing = Outgoing::read(PATH, "limit=100".to_owned(), AccountHeader::None);
-        let mut list = answer(&self.send(&outgoing, deadline).await)?;
+        let outgoing = Outgoing::read(PATH, "limit=100".to_owned(), owner(header));
+        let mut list = answer(&self.send(&outgoing, &Sender::Gateway, deadline).await)?;
         let data = list.get_mut("data").map(Value::take).ok_or(EndpointError::Foreign)?;
         serde_json::from_value(data).map_err(|_| EndpointError::Foreign)
     }
 
-    /// Registers an endpoint whose events have the version that this build was written for. The secret is shown this
-    /// once. `connected` asks for the events of connected accounts instead of the account's own.
+    /// Registers an endpoint for the account which `header` names, whose events have the version that this build was
+    /// written for. The secret is shown this once. `connected` asks for the events of connected accounts instead of the
+    /// endpoint's own account's.
     ///
     /// # Errors
     /// When Stripe does not make it; see [`EndpointError::Unknown`].
@@ -129,7 +144,7 @@ impl Client {
         &self,
         url: &str,
         events: &[String],
-        connected: bool,
+        (header, connected): (&AccountHeader, bool),
         deadline: Option<Instant>,
     ) -> Result<(WebhookEndpoint, SecretString), EndpointError> {
         let mut params = Params::default();
@@ -143,8 +158,8 @@ impl Client {
             add("connect", "true");
         }
         add("description", "Tollgate");
-        let outgoing = Outgoing::post(PATH, params.encode(), AccountHeader::None);
-        let made = answer(&self.send(&outgoing, deadline).await)?;
+        let outgoing = Outgoing::post(PATH, params.encode(), owner(header));
+        let made = answer(&self.send(&outgoing, &Sender::Gateway, deadline).await)?;
         let secret = made.get("secret").and_then(Value::as_str).map(SecretString::from);
         let endpoint = serde_json::from_value(made).map_err(|_| EndpointError::Foreign)?;
         Ok((endpoint, secret.ok_or(EndpointError::Foreign)?))
@@ -157,6 +172,7 @@ impl Client {
     pub async fn delete_webhook_endpoint(
         &self,
         id: &str,
+        header: &AccountHeader,
         deadline: Option<Instant>,
     ) -> Result<(), EndpointError> {
         let path = format!("{PATH}/{id}");
@@ -164,9 +180,9 @@ impl Client {
             verb: Verb::Delete,
             template: format!("{PATH}/{{id}}"),
             body: Body::Empty,
-            ..Outgoing::read(&path, String::new(), AccountHeader::None)
+            ..Outgoing::read(&path, String::new(), owner(header))
         };
-        answer(&self.send(&outgoing, deadline).await).map(drop)
+        answer(&self.send(&outgoing, &Sender::Gateway, deadline).await).map(drop)
     }
 }
 
@@ -217,7 +233,12 @@ mod tests {
         let events = ["refund.created".to_owned(), "refund.failed".to_owned()];
         let made = script
             .client()
-            .create_webhook_endpoint("https://a.example/webhooks/stripe", &events, false, None)
+            .create_webhook_endpoint(
+                "https://a.example/webhooks/stripe",
+                &events,
+                (&AccountHeader::None, false),
+                None,
+            )
             .await;
         let (endpoint, secret) = made.unwrap();
         assert_eq!((endpoint.id.as_str(), secret.expose_secret()), ("we_1", "whsec_shown"));
@@ -234,9 +255,33 @@ mod tests {
         let replies = [reply(400, "", refusal), reply(403, "", "{}"), reply(200, "", "<html>")];
         let script = Script::start(replies.into()).await;
         let client = script.client();
+        let own = &AccountHeader::None;
         let refused = EndpointError::Refused { status: 400, message: "Invalid URL".to_owned() };
-        assert_eq!(client.webhook_endpoints(None).await, Err(refused));
-        assert_eq!(client.webhook_endpoints(None).await, Err(EndpointError::NoPermission));
-        assert_eq!(client.webhook_endpoints(None).await, Err(EndpointError::Foreign));
+        assert_eq!(client.webhook_endpoints(own, None).await, Err(refused));
+        assert_eq!(client.webhook_endpoints(own, None).await, Err(EndpointError::NoPermission));
+        assert_eq!(client.webhook_endpoints(own, None).await, Err(EndpointError::Foreign));
+    }
+
+    #[tokio::test]
+    async fn a_connected_account_is_heard_at_its_platform_and_one_with_a_context_at_itself() {
+        let connected = AccountHeader::StripeAccount("acct_1".to_owned());
+        let context = AccountHeader::StripeContext("org_1/acct_1".to_owned());
+        for (header, sent) in [(connected, None), (context, Some("stripe-context: org_1/acct_1"))] {
+            let list = reply(200, "", r#"{"data":[]}"#);
+            let replies = vec![list, reply(200, "", ENDPOINT), reply(200, "", "{}")];
+            let script = Script::start(replies).await;
+            let client = script.client();
+            client.webhook_endpoints(&header, None).await.unwrap();
+            let (url, own) = ("https://a.example/webhooks/stripe/a", (&header, false));
+            client.create_webhook_endpoint(url, &["*".to_owned()], own, None).await.unwrap();
+            client.delete_webhook_endpoint("we_1", &header, None).await.unwrap();
+            for request in script.requests().await {
+                let (head, _) = request.split_once("\r\n\r\n").unwrap();
+                let named = head
+                    .lines()
+                    .find(|line| line.starts_with("stripe-account") || line.starts_with("stripe-c"));
+                assert_eq!(named, sent, "{head}");
+            }
+        }
     }
 }

@@ -43,14 +43,14 @@ pub fn trace_id(span: &Span) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::telemetry::{Format, Options, build};
+    use crate::telemetry::{Format, Options, RPC_TARGET, build};
 
     const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
     fn in_span<T>(run: impl FnOnce(&Span) -> T) -> T {
         let options = Options { log: "off".into(), format: Format::Json, otlp_endpoint: None };
         let (dispatch, _guard) = build(&options).unwrap();
-        tracing::dispatcher::with_default(&dispatch, || run(&tracing::info_span!("call")))
+        tracing::dispatcher::with_default(&dispatch, || run(&tracing::info_span!(target: RPC_TARGET, "call")))
     }
 
     #[test]

@@ -1,6 +1,14 @@
 //! The instruments, as one handle that every room can count with; names and label values stand in [`super::names`].
 
-use std::collections::HashSet;
+mod calls;
+mod connections;
+mod exemplars;
+mod feed;
+mod open_metrics;
+mod pressure;
+mod records;
+mod traffic;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,22 +17,22 @@ use opentelemetry::metrics::{
     AsyncInstrument, Counter, Gauge, Histogram, Meter, MeterProvider as _, UpDownCounter,
 };
 use opentelemetry_sdk::metrics::SdkMeterProvider;
+use prometheus::proto::LabelPair;
 use prometheus::{Encoder as _, TextEncoder};
-use prost::Message as _;
 
-use super::names::{self, Cut, OTHER, Port, Replay, StoreFailure, Way, Webhook};
-use crate::proto::DESCRIPTORS;
+pub use self::connections::Connection;
+use self::exemplars::Exemplars;
+pub use self::feed::Subscriber;
+pub use self::traffic::AccountTraffic;
+use super::names::{self, Replay, Way, Webhook};
 
 /// Upper bounds of the duration buckets, seconds, as the semantic conventions advise, and up to Stripe's 80 s.
 const DURATION_BUCKETS_S: [f64; 17] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 10.0, 30.0, 80.0];
-/// Methods that the server has and the contract does not.
-const STANDARD_METHODS: [&str; 4] = [
-    "grpc.health.v1.Health/Check",
-    "grpc.health.v1.Health/Watch",
-    "grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
-    "grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
-];
+/// Upper bounds of the buckets of ages, seconds, up to the three days for which Stripe repeats a delivery
+/// (docs.stripe.com/webhooks). Events tell their time in whole seconds.
+const AGE_BUCKETS_S: [f64; 13] =
+    [1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 21_600.0, 43_200.0, 86_400.0, 259_200.0];
 
 /// Counts; cheap to clone, all clones count together.
 #[derive(Clone, Debug)]
@@ -34,10 +42,10 @@ pub struct Metrics(Arc<Instruments>);
 struct Instruments {
     registry: prometheus::Registry,
     // The instruments stop counting when their provider goes away.
-    _provider: SdkMeterProvider,
-    rpc_methods: HashSet<String>,
-    rpc_duration: Histogram<f64>,
+    provider: SdkMeterProvider,
+    calls: calls::Instruments,
     stripe_duration: Histogram<f64>,
+    stripe_exemplars: Exemplars,
     stripe_resends: Counter<u64>,
     stripe_keys_refused: Counter<u64>,
     config_reloads: Counter<u64>,
@@ -45,11 +53,14 @@ struct Instruments {
     replays: Counter<u64>,
     unknown_outcomes: Counter<u64>,
     resolutions: Counter<u64>,
+    budget_refusals: Counter<u64>,
     webhooks: Counter<u64>,
-    events_appended: Counter<u64>,
+    webhook_age: Histogram<f64>,
+    feed: feed::Instruments,
+    pressure: pressure::Instruments,
+    traffic: traffic::Instruments,
     strangers: Counter<u64>,
-    subscribers: UpDownCounter<i64>,
-    store_errors: Counter<u64>,
+    records: records::Instruments,
     connections_open: UpDownCounter<i64>,
     connections_cut: Counter<u64>,
     meter: Meter,
@@ -79,6 +90,12 @@ pub enum Error {
     /// The text form cannot be written.
     #[error("metrics cannot be written as text")]
     Text(#[from] prometheus::Error),
+    /// The text form with exemplars cannot be written.
+    #[error("metrics cannot be written as text with exemplars")]
+    OpenMetrics(#[from] std::fmt::Error),
+    /// The exporter cannot be made.
+    #[error("metrics cannot be exported")]
+    Exporter(#[from] super::Error),
 }
 
 impl Metrics {
@@ -87,17 +104,29 @@ impl Metrics {
     /// # Errors
     /// When the registry refuses the exporter.
     pub fn new() -> Result<Self, Error> {
+        Self::exporting(None)
+    }
+
+    /// The same, sending what they count to an OTLP receiver as well, if one is named. Call it inside the runtime that is to
+    /// carry the exporter; what was counted last goes out with [`Metrics::flush`].
+    ///
+    /// # Errors
+    /// When the registry refuses the exporter, or the receiver's address is none.
+    pub fn exporting(otlp_endpoint: Option<&str>) -> Result<Self, Error> {
         let registry = prometheus::Registry::new();
-        let reader = opentelemetry_prometheus::exporter().with_registry(registry.clone()).build()?;
-        let provider =
-            SdkMeterProvider::builder().with_resource(super::export::resource()).with_reader(reader).build();
+        let shown = opentelemetry_prometheus::exporter().with_registry(registry.clone()).build()?;
+        let readers = SdkMeterProvider::builder().with_resource(super::export::resource()).with_reader(shown);
+        let provider = match otlp_endpoint {
+            Some(endpoint) => readers.with_reader(super::export::metrics(endpoint)?).build(),
+            None => readers.build(),
+        };
         let meter = provider.meter("tollgate");
-        Ok(Self(Arc::new(Instruments {
+        let metrics = Self(Arc::new(Instruments {
             registry,
-            _provider: provider,
-            rpc_methods: rpc_methods(),
-            rpc_duration: duration(&meter, names::RPC_DURATION, "Duration of gRPC calls"),
+            provider,
+            calls: calls::Instruments::new(&meter),
             stripe_duration: duration(&meter, names::STRIPE_DURATION, "Duration of HTTP attempts at Stripe"),
+            stripe_exemplars: Exemplars::default(),
             stripe_resends: counter(
                 &meter,
                 names::STRIPE_RESENDS,
@@ -120,14 +149,23 @@ impl Metrics {
                 "Changes whose outcome could not be told",
             ),
             resolutions: counter(&meter, names::RESOLUTIONS, "Unknown outcomes that were found out"),
+            budget_refusals: counter(
+                &meter,
+                names::BUDGET_REFUSALS,
+                "Changes that did not fit into a budget",
+            ),
             webhooks: counter(&meter, names::WEBHOOKS, "Webhook deliveries by result"),
-            events_appended: counter(&meter, names::EVENTS_APPENDED, "Events appended to the feed"),
-            strangers: counter(&meter, names::STRANGERS, "Calls without a credential of a caller, by cause"),
-            subscribers: meter
-                .i64_up_down_counter(names::SUBSCRIBERS)
-                .with_description("Open event streams")
+            webhook_age: meter
+                .f64_histogram(names::WEBHOOK_AGE)
+                .with_unit("s")
+                .with_description("Age of events when a webhook brought them")
+                .with_boundaries(AGE_BUCKETS_S.to_vec())
                 .build(),
-            store_errors: counter(&meter, names::STORE_ERRORS, "Failed operations of the store"),
+            feed: feed::Instruments::new(&meter),
+            pressure: pressure::Instruments::new(&meter),
+            traffic: traffic::Instruments::new(&meter),
+            strangers: counter(&meter, names::STRANGERS, "Calls without a credential of a caller, by cause"),
+            records: records::Instruments::new(&meter),
             connections_open: meter
                 .i64_up_down_counter(names::CONNECTIONS_OPEN)
                 .with_description("Open connections")
@@ -138,36 +176,44 @@ impl Metrics {
                 "Connections that were refused or cut, by reason",
             ),
             meter,
-        })))
+        }));
+        metrics.begin_at_nought();
+        Ok(metrics)
     }
 
-    /// One finished gRPC call. `path` is that of the HTTP/2 request, with or without its leading slash; a method that
-    /// the server does not have counts as [`OTHER`]. `code` is the number of the gRPC status.
-    pub fn rpc(&self, path: &str, code: i32, elapsed: Duration) {
-        let path = path.strip_prefix('/').unwrap_or(path);
-        let method = if self.0.rpc_methods.contains(path) { path } else { OTHER };
-        self.0.rpc_duration.record(
-            elapsed.as_secs_f64(),
-            &[
-                KeyValue::new(names::LABEL_RPC_SYSTEM, "grpc"),
-                KeyValue::new(names::LABEL_RPC_METHOD, method.to_owned()),
-                KeyValue::new(names::LABEL_RPC_STATUS, names::rpc_status(code)),
-            ],
-        );
+    /// Lets counters exist before they count: a first time that makes its own series is not an increase to Prometheus, and
+    /// no alert would see it (prometheus.io/docs/practices/instrumentation, "avoid missing metrics").
+    fn begin_at_nought(&self) {
+        for counter in [&self.0.stripe_resends, &self.0.stripe_keys_refused, &self.0.unknown_outcomes] {
+            counter.add(0, &[]);
+        }
+        zero(&self.0.replays, names::LABEL_RESULT, Replay::ALL.map(Replay::as_str));
+        zero(&self.0.resolutions, names::LABEL_WAY, Way::ALL.map(Way::as_str));
+        zero(&self.0.webhooks, names::LABEL_RESULT, Webhook::ALL.map(Webhook::as_str));
+        self.0.config_reload_failed.record(0, &[]);
+        self.0.feed.begin_at_nought();
+        self.0.records.begin_at_nought();
     }
 
     /// One HTTP attempt at Stripe.
     pub fn stripe_attempt(&self, attempt: StripeAttempt<'_>) {
+        let (verb, template, elapsed_s) = (attempt.verb, attempt.template, attempt.elapsed.as_secs_f64());
         let end = match attempt.end {
-            Ok(status) => KeyValue::new(names::LABEL_HTTP_STATUS, i64::from(status)),
-            Err(name) => KeyValue::new(names::LABEL_ERROR_TYPE, name),
+            Ok(status) => {
+                self.0.stripe_exemplars.see(&[&verb, &status, &template], elapsed_s);
+                KeyValue::new(names::LABEL_HTTP_STATUS, i64::from(status))
+            }
+            Err(name) => {
+                self.0.stripe_exemplars.see(&[&name, &verb, &template], elapsed_s);
+                KeyValue::new(names::LABEL_ERROR_TYPE, name)
+            }
         };
         let labels = [
-            KeyValue::new(names::LABEL_HTTP_METHOD, attempt.verb),
-            KeyValue::new(names::LABEL_URL_TEMPLATE, attempt.template.to_owned()),
+            KeyValue::new(names::LABEL_HTTP_METHOD, verb),
+            KeyValue::new(names::LABEL_URL_TEMPLATE, template.to_owned()),
             end,
         ];
-        self.0.stripe_duration.record(attempt.elapsed.as_secs_f64(), &labels);
+        self.0.stripe_duration.record(elapsed_s, &labels);
         if attempt.resend {
             self.0.stripe_resends.add(1, &[]);
         }
@@ -217,6 +263,28 @@ impl Metrics {
         gauge.with_callback(move |seen| seen.observe(count(), &[])).build();
     }
 
+    /// A change did not fit into the budget of this name.
+    pub fn budget_refused(&self, budget: &str) {
+        self.0.budget_refusals.add(1, &[KeyValue::new(names::LABEL_BUDGET, budget.to_owned())]);
+    }
+
+    /// From now on shows how far budgets are used; `most` tells by name, whenever somebody looks, how much the caller who
+    /// used it most has used, and the limit.
+    pub fn budgets(&self, most: impl Fn() -> Vec<(String, i64, i64)> + Clone + Send + Sync + 'static) {
+        let limits = most.clone();
+        let label = |name: String| [KeyValue::new(names::LABEL_BUDGET, name)];
+        let used = move |seen: &dyn AsyncInstrument<i64>| {
+            most().into_iter().for_each(|(name, used, _)| seen.observe(used, &label(name)));
+        };
+        let limit = move |seen: &dyn AsyncInstrument<i64>| {
+            limits().into_iter().for_each(|(name, _, limit)| seen.observe(limit, &label(name)));
+        };
+        let gauge = self.0.meter.i64_observable_gauge(names::BUDGET_USED);
+        gauge.with_description("Most that one caller has used of a budget").with_callback(used).build();
+        let gauge = self.0.meter.i64_observable_gauge(names::BUDGET_LIMIT);
+        gauge.with_description("What a budget allows each caller").with_callback(limit).build();
+    }
+
     /// From now on shows the rights that keys lack, by the account's alias and the right; `missing` tells them whenever
     /// somebody looks.
     pub fn rights_missing(&self, missing: impl Fn() -> Vec<(String, String)> + Send + Sync + 'static) {
@@ -235,9 +303,9 @@ impl Metrics {
         self.0.webhooks.add(1, &[KeyValue::new(names::LABEL_RESULT, result.as_str())]);
     }
 
-    /// Events were appended to the feed.
-    pub fn events_appended(&self, count: u64) {
-        self.0.events_appended.add(count, &[]);
+    /// A webhook brought an event that the log did not have; Stripe made it so long ago.
+    pub fn webhook_age(&self, age: Duration) {
+        self.0.webhook_age.record(age.as_secs_f64(), &[]);
     }
 
     /// A call was nobody's; the cause is one of a few words.
@@ -245,52 +313,15 @@ impl Metrics {
         self.0.strangers.add(1, &[KeyValue::new(names::LABEL_RESULT, cause)]);
     }
 
-    /// Counts an event stream as open for as long as the guard lives.
-    pub fn subscriber(&self) -> Subscriber {
-        self.0.subscribers.add(1, &[]);
-        Subscriber(self.clone())
-    }
-
-    /// From now on shows how many audit records of reads were given up; `total` tells it whenever somebody looks.
-    pub fn audit_dropped(&self, total: impl Fn() -> u64 + Send + Sync + 'static) {
-        let counter = self.0.meter.u64_observable_counter(names::AUDIT_DROPPED);
-        let about = "Audit records of reads that were given up";
-        counter.with_description(about).with_callback(move |seen| seen.observe(total(), &[])).build();
-    }
-
-    /// From now on shows how many audit records are not signed; `number` tells it whenever somebody looks.
-    pub fn audit_unsigned(&self, number: impl Fn() -> u64 + Send + Sync + 'static) {
-        let gauge = self.0.meter.u64_observable_gauge(names::AUDIT_UNSIGNED);
-        let about = "Audit records that no signed checkpoint covers yet";
-        gauge.with_description(about).with_callback(move |seen| seen.observe(number(), &[])).build();
-    }
-
-    /// The store failed.
-    pub fn store_error(&self, kind: StoreFailure) {
-        self.0.store_errors.add(1, &[KeyValue::new(names::LABEL_KIND, kind.as_str())]);
-    }
-
-    /// Counts a connection as open for as long as the guard lives.
-    pub fn connection(&self, port: Port) -> Connection {
-        self.0.connections_open.add(1, &[KeyValue::new(names::LABEL_PORT, port.as_str())]);
-        Connection(self.clone(), port)
-    }
-
-    /// A connection was refused or cut.
-    pub fn connection_cut(&self, port: Port, why: Cut) {
-        let labels = [
-            KeyValue::new(names::LABEL_PORT, port.as_str()),
-            KeyValue::new(names::LABEL_REASON, why.as_str()),
-        ];
-        self.0.connections_cut.add(1, &labels);
-    }
-
-    /// From now on shows when the gateway's certificate ends; `end_s` tells it whenever somebody looks, in seconds of
-    /// Unix time.
-    pub fn certificate_end(&self, end_s: impl Fn() -> i64 + Send + Sync + 'static) {
-        let gauge = self.0.meter.i64_observable_gauge(names::CERTIFICATE_END).with_unit("s");
-        let about = "When the gateway's certificate ends, in Unix time";
-        gauge.with_description(about).with_callback(move |seen| seen.observe(end_s(), &[])).build();
+    /// From now on shows how much memory the process has; `bytes` tells it whenever somebody looks, if it can be told.
+    pub fn memory(&self, bytes: impl Fn() -> Option<u64> + Send + Sync + 'static) {
+        let gauge = self.0.meter.u64_observable_gauge(names::MEMORY_USAGE).with_unit("By");
+        let observe = move |seen: &dyn AsyncInstrument<u64>| {
+            if let Some(bytes) = bytes() {
+                seen.observe(bytes, &[]);
+            }
+        };
+        gauge.with_description("Memory that the process has in use").with_callback(observe).build();
     }
 
     /// All metrics in Prometheus' text format.
@@ -302,27 +333,26 @@ impl Metrics {
         TextEncoder::new().encode(&self.0.registry.gather(), &mut text)?;
         Ok(String::from_utf8_lossy(&text).into_owned())
     }
-}
 
-/// An open event stream.
-#[derive(Debug)]
-#[must_use = "the stream counts as closed as soon as this is dropped"]
-pub struct Subscriber(Metrics);
-
-impl Drop for Subscriber {
-    fn drop(&mut self) {
-        self.0.0.subscribers.add(-1, &[]);
+    /// All metrics in the text format of OpenMetrics, with the traces behind the buckets of durations.
+    ///
+    /// # Errors
+    /// When the text cannot be written.
+    pub fn open_metrics(&self) -> Result<String, Error> {
+        let of = |name: &str, labels: &[LabelPair]| match name {
+            "rpc_server_call_duration_seconds" => self.0.calls.exemplars.of(labels),
+            "http_client_request_duration_seconds" => self.0.stripe_exemplars.of(labels),
+            _ => Default::default(),
+        };
+        Ok(open_metrics::encode(&self.0.registry.gather(), of)?)
     }
-}
 
-/// An open connection.
-#[derive(Debug)]
-#[must_use = "the connection counts as closed as soon as this is dropped"]
-pub struct Connection(Metrics, Port);
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        self.0.0.connections_open.add(-1, &[KeyValue::new(names::LABEL_PORT, self.1.as_str())]);
+    /// Sends what was counted last to the OTLP receiver, if there is one; gives up after 5 s.
+    pub async fn flush(&self) {
+        let provider = self.0.provider.clone();
+        if let Ok(Err(error)) = tokio::task::spawn_blocking(move || provider.force_flush()).await {
+            tracing::warn!(%error, "some metrics could not be exported");
+        }
     }
 }
 
@@ -330,27 +360,21 @@ fn counter(meter: &Meter, name: &'static str, about: &'static str) -> Counter<u6
     meter.u64_counter(name).with_description(about).build()
 }
 
+/// Lets the series of a counter exist, one for each value of its label.
+fn zero<const N: usize>(counter: &Counter<u64>, label: &'static str, values: [&'static str; N]) {
+    for value in values {
+        counter.add(0, &[KeyValue::new(label, value)]);
+    }
+}
+
 fn duration(meter: &Meter, name: &'static str, about: &'static str) -> Histogram<f64> {
     let bounds = DURATION_BUCKETS_S.to_vec();
     meter.f64_histogram(name).with_unit("s").with_description(about).with_boundaries(bounds).build()
 }
 
-/// Every method that a caller can reach; anything else in a path is the caller's invention.
-fn rpc_methods() -> HashSet<String> {
-    let files = prost_types::FileDescriptorSet::decode(DESCRIPTORS).unwrap_or_default().file;
-    let contract = files.iter().flat_map(|file| {
-        file.service.iter().flat_map(move |service| {
-            service
-                .method
-                .iter()
-                .map(move |method| format!("{}.{}/{}", file.package(), service.name(), method.name()))
-        })
-    });
-    contract.chain(STANDARD_METHODS.map(str::to_owned)).collect()
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::names::{Cut, Port, Stage, StoreFailure};
     use super::*;
 
     const GOLDEN: &str = "tests/golden/metrics.txt";
@@ -358,8 +382,13 @@ mod tests {
     fn everything_once() -> Metrics {
         let metrics = Metrics::new().unwrap();
         let elapsed = Duration::from_millis(20);
-        metrics.rpc("/tollgate.v1.RefundService/CreateRefund", 0, elapsed);
-        metrics.rpc("/tollgate.v1.RefundService/Invented", 99, elapsed);
+        metrics.rpc("tollgate.v1.RefundService/CreateRefund", 0, elapsed);
+        metrics.rpc("tollgate.v1.RefundService/Invented", 99, elapsed);
+        metrics.call_failed(7, "POLICY_DENIED");
+        metrics.call_failed(14, "STRIPE_UNREACHABLE");
+        metrics.call_failed(13, "MADE_UP");
+        Stage::ALL.into_iter().for_each(|stage| metrics.stage(stage, elapsed));
+        metrics.memory(|| Some(4096));
         let attempt =
             StripeAttempt { verb: "POST", template: "/v1/refunds", end: Ok(200), resend: false, elapsed };
         metrics.stripe_attempt(attempt);
@@ -373,15 +402,44 @@ mod tests {
         Way::ALL.into_iter().for_each(|way| metrics.resolved(way));
         metrics.unresolved(|| [("in_flight", 1), ("unknown", 2), ("needs_operator", 3)]);
         metrics.freezes(|| 4);
+        metrics.budget_refused("daily");
+        metrics.budgets(|| vec![("daily".to_owned(), 5, 10)]);
         metrics.rights_missing(|| vec![("default".to_owned(), "refunds:write".to_owned())]);
         metrics.stripe_key_refused();
+        metrics.stripe_turn("write", elapsed);
+        metrics.stripe_turned_away("read", "deadline");
+        metrics.read_shared();
+        let account = "default".to_owned();
+        metrics.traffic(move || {
+            let account = account.clone();
+            vec![AccountTraffic { account, waiting: 1, under_way: 2, limit: 25.0, headroom: 0.5 }]
+        });
         metrics.events_appended(3);
+        metrics.event_outside("default");
+        metrics.event_in_other_version("default");
+        metrics.sweep_read();
+        metrics.events_repaired();
+        metrics.event_passed_over();
+        metrics.swept_to(|| vec![("default".to_owned(), 5)]);
+        metrics.event_log(4096, Duration::from_secs(86_400));
         metrics.stranger("missing");
+        metrics.audit_records(|| 6);
         metrics.audit_dropped(|| 2);
+        metrics.denied("default-deny".to_owned());
+        metrics.stopwatch()(elapsed);
+        metrics.webhook_age(Duration::from_secs(2));
+        metrics.subscription_lags(|| vec![("shop/orders".to_owned(), 5, 6)]);
         metrics.audit_unsigned(|| 3);
         Cut::ALL.into_iter().for_each(|why| metrics.connection_cut(Port::Grpc, why));
         Port::ALL.into_iter().for_each(|port| drop(metrics.connection(port)));
         metrics.certificate_end(|| 4);
+        metrics.breaker("default", "api", names::BreakerState::Open);
+        metrics.breaker_refused("default", "api");
+        metrics.retry_refused("default");
+        metrics.retry_budget("default", 7);
+        names::Shed::ALL.into_iter().for_each(|why| metrics.call_shed(why));
+        metrics.runtime_lag(elapsed);
+        metrics.calls_in_flight(|| (8, 1024));
         metrics
     }
 
@@ -401,6 +459,20 @@ mod tests {
             std::fs::write(GOLDEN, &text).unwrap();
         }
         assert_eq!(text, std::fs::read_to_string(GOLDEN).unwrap());
+    }
+
+    #[test]
+    fn counters_of_trouble_stand_at_nought_before_any() {
+        let text = Metrics::new().unwrap().text().unwrap();
+        for series in [
+            "tollgate_stripe_keys_refused_total{",
+            "tollgate_ledger_unknown_outcomes_total{",
+            "tollgate_webhook_deliveries_total{tollgate_result=\"bad_signature\"",
+            "tollgate_store_errors_total{tollgate_kind=\"full\"",
+        ] {
+            let line = text.lines().find(|line| line.starts_with(series));
+            assert!(line.is_some_and(|line| line.ends_with(" 0")), "{series} {line:?}");
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ pub struct CreateRefund;
 impl Method for CreateRefund {
     type Request = crate::proto::v1::CreateRefundRequest;
     type Response = crate::proto::v1::CreateRefundResponse;
-    const SPEC: &'static Spec = &Spec { service: "RefundService", rpc: "CreateRefund", ledger_name: "refunds.create", verb: Verb::Post, path: "/v1/refunds", host: Host::Api, effect: Effect::Money, lookup: Some(Lookup { by: LookupBy::List("/v1/refunds"), filters: &["payment_intent", "charge", "created"], compare: &["amount", "currency"], reached: "" }), settled_by: &["refund.created"], turned_by: &["refund.updated", "refund.failed", "charge.refund.updated"], paging: Paging::None, object: "refund", fixed: &[], stamped: true, guards: &[Guard::OverRefund, Guard::OpenDispute], stages: Some(Stages { settled: &["requires_action"], terminal: &["succeeded", "failed", "canceled"] }), money: Some(Money { amount: "amount", currency: "currency", negative: false, reads: &[MoneyRead { by: "charge", get: "/v1/charges/{charge}", query: "", amount: "amount_captured", less: "amount_refunded", currency: "currency" }, MoneyRead { by: "payment_intent", get: "/v1/payment_intents/{payment_intent}", query: "expand[]=latest_charge", amount: "latest_charge.amount_captured", less: "latest_charge.amount_refunded", currency: "currency" }] }) };
+    const SPEC: &'static Spec = &Spec { service: "RefundService", rpc: "CreateRefund", ledger_name: "refunds.create", verb: Verb::Post, path: "/v1/refunds", host: Host::Api, effect: Effect::Money, lookup: Some(Lookup { by: LookupBy::List("/v1/refunds"), filters: &["payment_intent", "charge", "created"], compare: &["amount", "currency"], reached: "" }), settled_by: &["refund.created"], turned_by: &["refund.updated", "refund.failed", "charge.refund.updated"], paging: Paging::None, object: "refund", fixed: &[], stamped: true, guards: &[Guard::OverRefund, Guard::OpenDispute], stages: Some(Stages { settled: &["requires_action"], terminal: &["succeeded", "failed", "canceled"] }), money: Some(Money { amount: "amount", currency: "currency", negative: false, reads: &[MoneyRead { by: "charge", get: "/v1/charges/{charge}", query: "", amount: "amount_captured", less: "amount_refunded", currency: "currency" }, MoneyRead { by: "payment_intent", get: "/v1/payment_intents/{payment_intent}", query: "expand[]=latest_charge", amount: "latest_charge.amount_captured", less: "latest_charge.amount_refunded", currency: "currency" }] }), id_prefixes: &[] };
 
     fn path(request: &Self::Request) -> String {
         let _ = request;
@@ -28,7 +28,7 @@ pub struct GetRefund;
 impl Method for GetRefund {
     type Request = crate::proto::v1::GetRefundRequest;
     type Response = crate::proto::v1::GetRefundResponse;
-    const SPEC: &'static Spec = &Spec { service: "RefundService", rpc: "GetRefund", ledger_name: "RefundService.GetRefund", verb: Verb::Get, path: "/v1/refunds/{id}", host: Host::Api, effect: Effect::Read, lookup: None, settled_by: &[], turned_by: &[], paging: Paging::None, object: "refund", fixed: &[], stamped: false, guards: &[], stages: None, money: None };
+    const SPEC: &'static Spec = &Spec { service: "RefundService", rpc: "GetRefund", ledger_name: "RefundService.GetRefund", verb: Verb::Get, path: "/v1/refunds/{id}", host: Host::Api, effect: Effect::Read, lookup: None, settled_by: &[], turned_by: &[], paging: Paging::None, object: "refund", fixed: &[], stamped: false, guards: &[], stages: None, money: None, id_prefixes: &["re_", "pyr_"] };
 
     fn path(request: &Self::Request) -> String {
         let _ = request;
@@ -51,7 +51,7 @@ pub struct UpdateRefund;
 impl Method for UpdateRefund {
     type Request = crate::proto::v1::UpdateRefundRequest;
     type Response = crate::proto::v1::UpdateRefundResponse;
-    const SPEC: &'static Spec = &Spec { service: "RefundService", rpc: "UpdateRefund", ledger_name: "refunds.update", verb: Verb::Post, path: "/v1/refunds/{id}", host: Host::Api, effect: Effect::Write, lookup: Some(Lookup { by: LookupBy::Retrieve("/v1/refunds/{id}"), filters: &[], compare: &["metadata"], reached: "" }), settled_by: &["refund.updated"], turned_by: &[], paging: Paging::None, object: "refund", fixed: &[], stamped: false, guards: &[], stages: None, money: None };
+    const SPEC: &'static Spec = &Spec { service: "RefundService", rpc: "UpdateRefund", ledger_name: "refunds.update", verb: Verb::Post, path: "/v1/refunds/{id}", host: Host::Api, effect: Effect::Write, lookup: Some(Lookup { by: LookupBy::Retrieve("/v1/refunds/{id}"), filters: &[], compare: &["metadata"], reached: "" }), settled_by: &["refund.updated"], turned_by: &[], paging: Paging::None, object: "refund", fixed: &[], stamped: false, guards: &[], stages: None, money: None, id_prefixes: &[] };
 
     fn path(request: &Self::Request) -> String {
         let _ = request;
@@ -74,7 +74,7 @@ pub struct CancelRefund;
 impl Method for CancelRefund {
     type Request = crate::proto::v1::CancelRefundRequest;
     type Response = crate::proto::v1::CancelRefundResponse;
-    const SPEC: &'static Spec = &Spec { service: "RefundService", rpc: "CancelRefund", ledger_name: "refunds.cancel", verb: Verb::Post, path: "/v1/refunds/{id}/cancel", host: Host::Api, effect: Effect::Money, lookup: Some(Lookup { by: LookupBy::Retrieve("/v1/refunds/{id}"), filters: &[], compare: &[], reached: "status=canceled" }), settled_by: &["refund.updated", "refund.failed"], turned_by: &[], paging: Paging::None, object: "refund", fixed: &[], stamped: false, guards: &[], stages: None, money: None };
+    const SPEC: &'static Spec = &Spec { service: "RefundService", rpc: "CancelRefund", ledger_name: "refunds.cancel", verb: Verb::Post, path: "/v1/refunds/{id}/cancel", host: Host::Api, effect: Effect::Money, lookup: Some(Lookup { by: LookupBy::Retrieve("/v1/refunds/{id}"), filters: &[], compare: &[], reached: "status=canceled" }), settled_by: &["refund.updated", "refund.failed"], turned_by: &[], paging: Paging::None, object: "refund", fixed: &[], stamped: false, guards: &[], stages: None, money: None, id_prefixes: &[] };
 
     fn path(request: &Self::Request) -> String {
         let _ = request;
@@ -97,7 +97,7 @@ pub struct ListRefunds;
 impl Method for ListRefunds {
     type Request = crate::proto::v1::ListRefundsRequest;
     type Response = crate::proto::v1::ListRefundsResponse;
-    const SPEC: &'static Spec = &Spec { service: "RefundService", rpc: "ListRefunds", ledger_name: "RefundService.ListRefunds", verb: Verb::Get, path: "/v1/refunds", host: Host::Api, effect: Effect::Read, lookup: None, settled_by: &[], turned_by: &[], paging: Paging::List, object: "", fixed: &[], stamped: false, guards: &[], stages: None, money: None };
+    const SPEC: &'static Spec = &Spec { service: "RefundService", rpc: "ListRefunds", ledger_name: "RefundService.ListRefunds", verb: Verb::Get, path: "/v1/refunds", host: Host::Api, effect: Effect::Read, lookup: None, settled_by: &[], turned_by: &[], paging: Paging::List, object: "", fixed: &[], stamped: false, guards: &[], stages: None, money: None, id_prefixes: &[] };
 
     fn path(request: &Self::Request) -> String {
         let _ = request;

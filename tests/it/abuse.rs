@@ -176,6 +176,22 @@ async fn in_a_full_house_the_unused_make_room() {
     rig.gateway.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_only_watches_health_cannot_lock_others_out() {
+    let rig = Rig::start_with(|config| config.listen.connections_max = 8).await;
+    let mut watches = Vec::new();
+    for _ in 0..8 {
+        let mut health = HealthClient::new(connect(rig.gateway.grpc).await);
+        let mut watch = health.watch(HealthCheckRequest::default()).await.unwrap().into_inner();
+        assert!(watch.message().await.unwrap().is_some());
+        watches.push((health, watch));
+    }
+    assert_serves(&rig).await;
+    until(async || (cut(&rig, "crowded").await > 0).then_some(())).await;
+    assert_eq!(cut(&rig, "full").await, 0);
+    rig.gateway.stop().await;
+}
+
 #[tokio::test]
 async fn strangers_cannot_send_large_messages() {
     let rig = Rig::start().await;

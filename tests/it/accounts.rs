@@ -6,14 +6,15 @@ use tollgate::domain::account::AccountHeader;
 use tollgate::domain::clock::Clock as _;
 use tollgate::domain::operation::Mode;
 use tollgate::proto::v1::admin_service_client::AdminServiceClient;
+use tollgate::proto::v1::customer_service_client::CustomerServiceClient;
 use tollgate::proto::v1::event_service_client::EventServiceClient;
 use tollgate::proto::v1::operation_service_client::OperationServiceClient;
 use tollgate::proto::v1::refund_service_client::RefundServiceClient;
 use tollgate::proto::v1::settle_operation_request::Ruling;
 use tollgate::proto::v1::{
-    CreateRefundRequest, CreateRefundResponse, Event, FreezeWritesRequest, GetEventRequest,
-    GetOperationRequest, InspectOperationRequest, ListEventsRequest, ListOperationsRequest, Operation,
-    OperationState, SettleOperationRequest,
+    CreateCustomerRequest, CreateRefundRequest, CreateRefundResponse, Event, FreezeWritesRequest,
+    GetEventRequest, GetOperationRequest, InspectOperationRequest, ListEventsRequest, ListOperationsRequest,
+    Operation, OperationState, SettleOperationRequest,
 };
 use tollgate::sandbox::{Control, Fault, WebhookTarget};
 use tollgate::server::{self, ReloadError};
@@ -27,7 +28,7 @@ const EUROPE_SECRET: &str = "whsec_rig_europe_for_tests";
 const SHOP_SECRET: &str = "whsec_rig_shop_for_tests";
 
 /// An account of its own, `eu`, and one that is connected to the default account, `shop`.
-fn accounts(config: &mut Config) {
+pub(crate) fn accounts(config: &mut Config) {
     let account = |alias: &str, key: &str, secret: &str, header| AccountConfig {
         alias: alias.to_owned(),
         mode: Mode::Test,
@@ -341,6 +342,46 @@ async fn every_key_is_asked_for_its_account_at_start() {
     for keys in [[KEY, "sk_test_nobody"], ["sk_test_nobody", KEY]] {
         start(&keys).await.unwrap().stop().await;
     }
+}
+
+/// What operators are told over HTTP.
+async fn readyz(rig: &Rig) -> String {
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let url = format!("http://{}/readyz", rig.gateway.ops);
+    client.get(url).send().await.unwrap().text().await.unwrap()
+}
+
+async fn make_a_customer(rig: &Rig, order: &str) -> Result<(), Status> {
+    let request = CreateCustomerRequest { operation: operation(order, ""), ..Default::default() };
+    CustomerServiceClient::new(rig.wire()).create_customer(request).await.map(drop)
+}
+
+#[tokio::test]
+async fn a_key_that_was_silent_at_the_start_is_asked_until_it_tells() {
+    let rig = Rig::start().await;
+    rig.control().add_fault(Fault::parse("drop_before:GET:/v1/account").unwrap());
+    let rig = rig.restart().await;
+    let said = until(async || Some(readyz(&rig).await).filter(|said| said.contains("key of default"))).await;
+    assert!(said.starts_with("ready\n") && said.contains("the pinned account is believed"), "{said}");
+    make_a_customer(&rig, "meanwhile").await.unwrap();
+    rig.control().clear_faults();
+    until(async || (readyz(&rig).await == "ready\n").then_some(())).await;
+    make_a_customer(&rig, "afterwards").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_silent_key_of_another_account_is_out_of_use_once_it_tells() {
+    let rig = Rig::start().await;
+    rig.control_of(EUROPE).add_fault(Fault::parse("drop_before:GET:/v1/account").unwrap());
+    let rig = rig.restart_with(|config| config.stripe.keys = vec![EUROPE_KEY.into()]).await;
+    rig.control_of(EUROPE).clear_faults();
+    until(async || readyz(&rig).await.contains("belongs to another account").then_some(())).await;
+    make_a_customer(&rig, "elsewhere").await.unwrap_err();
+    // The way out is a key of the account itself.
+    let own = config(rig.stripe_address(), &rig.data);
+    rig.gateway.reload(own).await.unwrap();
+    assert_eq!(readyz(&rig).await, "ready\n");
+    make_a_customer(&rig, "here").await.unwrap();
 }
 
 #[tokio::test]

@@ -14,8 +14,10 @@ use tollgate::proto::v1::file_service_client::FileServiceClient;
 use tollgate::proto::v1::refund_service_client::RefundServiceClient;
 use tollgate::proto::v1::upload_file_request::Part;
 use tollgate::proto::v1::{
-    CreateCustomerRequest, CreateRefundRequest, GetRefundRequest, UploadFileHeader, UploadFileRequest,
+    CreateCustomerRequest, CreateRefundRequest, FilePurpose, GetRefundRequest, UploadFileHeader,
+    UploadFileRequest,
 };
+use tollgate::sandbox::Fault;
 use tollgate::store::Store;
 use tonic::{Code, Request};
 
@@ -301,7 +303,13 @@ async fn calls_by_strangers_are_on_record_as_a_sum() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_upload_that_is_refused_is_on_record() {
     let rig = Rig::start().await;
-    let header = UploadFileHeader { filename: "a.pdf".into(), size: Some(99_999_999), ..Default::default() };
+    let header = UploadFileHeader {
+        operation: operation("upload", "large"),
+        filename: "a.pdf".into(),
+        purpose: FilePurpose::DisputeEvidence.into(),
+        size: Some(99_999_999),
+        ..Default::default()
+    };
     let stream = tokio_stream::iter([UploadFileRequest { part: Some(Part::Header(header)) }]);
     FileServiceClient::new(rig.wire()).upload_file(stream).await.unwrap_err();
     let found = until(async || {
@@ -314,4 +322,26 @@ async fn an_upload_that_is_refused_is_on_record() {
         (&"tollgate.v1.FileService/UploadFile".into(), &"rig".into())
     );
     assert_eq!(found["reason"], "FILE_TOO_LARGE");
+}
+
+/// Method: Stripe is slow, and the caller leaves while the gateway waits for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_whose_caller_leaves_before_the_answer_is_on_record() {
+    let rig = Rig::start().await;
+    rig.control().add_fault(Fault::parse("latency:GET:/v1/refunds:ms=60000").unwrap());
+    let (wire, before) = (rig.wire(), rig.control().received());
+    let call = tokio::spawn(async move {
+        let read = GetRefundRequest { id: "re_left".into(), ..Default::default() };
+        RefundServiceClient::new(wire).get_refund(read).await
+    });
+    until(async || (rig.control().received() > before).then_some(())).await;
+    call.abort();
+    assert!(call.await.unwrap_err().is_cancelled());
+    let search = ["audit", "search", "--phase", "read", "--result", "abandoned", "-o", "jsonl"];
+    let found = until(async || serde_json::from_str::<Value>(said(&rig, &search).await.trim()).ok()).await;
+    assert_eq!(
+        (&found["rpc"], &found["caller"], &found["parameters"][0]["value"]),
+        (&"tollgate.v1.RefundService/GetRefund".into(), &"rig".into(), &"re_left".into()),
+        "{found}"
+    );
 }

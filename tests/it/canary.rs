@@ -9,6 +9,8 @@ use std::process::{Command, Stdio};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+use rustls::pki_types::PrivateKeyDer;
+use rustls::pki_types::pem::PemObject as _;
 use secrecy::ExposeSecret as _;
 use tollgate::config::{self, Environment, Flags};
 use tollgate::domain::secret::Secret;
@@ -38,45 +40,69 @@ fn jwt() -> String {
     format!("{}.{}.{}", part(r#"{"alg":"RS256","kid":"canary"}"#), part(JWT_BODY), part("CanarySignature"))
 }
 
-/// All canaries, each as it is and as it would look encoded.
+/// The canaries that every search looks for, each as it is and as it would look encoded.
 fn canaries() -> Vec<Vec<u8>> {
     let jwt = jwt();
-    let mut all = Vec::new();
-    for canary in [KEY, HOOK, TOKEN, &jwt, PERSON, NAME] {
-        let hex = canary.bytes().fold(String::new(), |mut hex, byte| {
-            write!(hex, "{byte:02x}").unwrap();
-            hex
-        });
-        // Whole groups of three bytes are the same wherever the text ends.
-        let groups = &canary.as_bytes()[..canary.len() / 3 * 3];
-        let escaped = canary.replace('@', "%40").replace(' ', "+");
-        all.extend([
-            canary.as_bytes().to_vec(),
-            hex.into_bytes(),
-            STANDARD_NO_PAD.encode(groups).into_bytes(),
-        ]);
-        all.push(escaped.into_bytes());
-    }
+    let mut all: Vec<_> = [KEY, HOOK, TOKEN, &jwt, PERSON, NAME].into_iter().flat_map(encodings).collect();
     all.push(jwt.split('.').nth(1).unwrap().as_bytes().to_vec());
     all
+}
+
+fn encodings(canary: &str) -> [Vec<u8>; 4] {
+    // Whole groups of three bytes are the same wherever the text ends.
+    let groups = &canary.as_bytes()[..canary.len() / 3 * 3];
+    let escaped = canary.replace('@', "%40").replace(' ', "+");
+    [
+        canary.as_bytes().to_vec(),
+        hex(canary.as_bytes()),
+        STANDARD_NO_PAD.encode(groups).into_bytes(),
+        escaped.into_bytes(),
+    ]
+}
+
+fn hex(bytes: &[u8]) -> Vec<u8> {
+    let text = bytes.iter().fold(String::new(), |mut hex, byte| {
+        write!(hex, "{byte:02x}").unwrap();
+        hex
+    });
+    text.into_bytes()
+}
+
+/// The secret number of a private key in PEM: as it is, in hexadecimal digits, and the parts of its text that no line
+/// break of PEM cuts.
+fn secret_number(pem: &[u8]) -> Vec<Vec<u8>> {
+    let key = PrivateKeyDer::from_pem_slice(pem).unwrap();
+    let der = key.secret_der();
+    // An octet string of 32 bytes (RFC 5915), which this form of key has behind 36 others.
+    assert_eq!(&der[34..36], [0x04, 0x20]);
+    let parts = [&der[36..48], &der[48..60]].map(|part| STANDARD_NO_PAD.encode(part).into_bytes());
+    assert!(parts.iter().all(|part| holds(pem, part)), "the file itself shows them");
+    parts.into_iter().chain([der[36..68].to_vec(), hex(&der[36..68])]).collect()
 }
 
 fn holds(haystack: &[u8], needle: &[u8]) -> bool {
     haystack.windows(needle.len()).any(|window| window == needle)
 }
 
-/// What was found so far; all places are searched before the first find fails the test.
-#[derive(Default)]
-struct Search(Vec<String>);
+/// What is looked for, and what was found so far; all places are searched before the first find fails the test.
+struct Search {
+    canaries: Vec<Vec<u8>>,
+    found: Vec<String>,
+}
 
 impl Search {
+    /// Looks for these beside the canaries that are always looked for.
+    fn with(more: impl IntoIterator<Item = Vec<u8>>) -> Self {
+        Self { canaries: canaries().into_iter().chain(more).collect(), found: Vec::new() }
+    }
+
     /// No canary may be there.
     fn clean(&mut self, place: &str, haystack: impl AsRef<[u8]>) {
         let haystack = haystack.as_ref();
-        for canary in canaries() {
+        for canary in &self.canaries {
             if let Some(at) = haystack.windows(canary.len()).position(|window| window == canary) {
                 let around = &haystack[at.saturating_sub(200)..(at + canary.len() + 100).min(haystack.len())];
-                self.0.push(format!("{place} shows a canary: {}", String::from_utf8_lossy(around)));
+                self.found.push(format!("{place} shows a canary: {}", String::from_utf8_lossy(around)));
             }
         }
     }
@@ -84,7 +110,7 @@ impl Search {
     /// The same, where something that is no secret must be found.
     fn clean_but_for(&mut self, place: &str, haystack: impl AsRef<[u8]>, marker: &str) {
         if !holds(haystack.as_ref(), marker.as_bytes()) {
-            self.0.push(format!("{place} does not even show `{marker}`"));
+            self.found.push(format!("{place} does not even show `{marker}`"));
         }
         self.clean(place, haystack);
     }
@@ -93,7 +119,7 @@ impl Search {
 impl Drop for Search {
     fn drop(&mut self) {
         if !std::thread::panicking() {
-            assert!(self.0.is_empty(), "{}", self.0.join("\n\n"));
+            assert!(self.found.is_empty(), "{}", self.found.join("\n\n"));
         }
     }
 }
@@ -108,14 +134,23 @@ fn customer(order: &str) -> CreateCustomerRequest {
     }
 }
 
-/// Everything that a caller can do wrong or right with personal values, and the errors that come of it.
-async fn exercise(process: &Process) -> Vec<Status> {
+/// Has the gateway make a token, which it shows this once.
+async fn made_token(process: &Process) -> String {
+    let said = process.cli(&["tokens", "create", "canary", "-o", "json"]).await;
+    let said: serde_json::Value = serde_json::from_slice(&said.stdout).unwrap();
+    said["token"].as_str().unwrap().to_owned()
+}
+
+/// Everything that a caller can do wrong or right with personal values, and the errors that come of it; `made` is a token
+/// that the gateway made.
+async fn exercise(process: &Process, made: &str) -> Vec<Status> {
     let mut errors = Vec::new();
     let mut note = |result: Result<(), Status>| errors.extend(result.err());
-    let mut customers = CustomerServiceClient::new(process.wire(TOKEN).await);
-    let made = customers.create_customer(customer(MARKER)).await.unwrap().into_inner().customer.unwrap();
+    let mut customers = CustomerServiceClient::new(process.wire(made).await);
+    let customer_made =
+        customers.create_customer(customer(MARKER)).await.unwrap().into_inner().customer.unwrap();
     customers.create_customer(customer(MARKER)).await.unwrap();
-    let request = GetCustomerRequest { id: made.id.clone(), ..Default::default() };
+    let request = GetCustomerRequest { id: customer_made.id, ..Default::default() };
     customers.get_customer(request).await.unwrap();
     // Other parameters, a faulty value, no order, an object that does not exist.
     let other = CreateCustomerRequest { email: Some(format!("x{PERSON}")), ..customer(MARKER) };
@@ -149,12 +184,13 @@ async fn exercise(process: &Process) -> Vec<Status> {
     };
     note(RefundServiceClient::new(process.wire(TOKEN).await).create_refund(refund).await.map(drop));
     // Credentials that are not taken.
-    for wrong in [format!("{TOKEN}x"), jwt(), KEY.to_owned()] {
+    for wrong in [format!("{TOKEN}x"), format!("{made}x"), jwt(), KEY.to_owned()] {
         let mut customers = CustomerServiceClient::new(process.wire(&wrong).await);
         note(customers.create_customer(customer("stranger")).await.map(drop));
     }
     // An event with personal values reaches the log; one that is not signed by us does not.
-    until(async || process.metrics().await.contains("tollgate_events_appended_total").then_some(())).await;
+    let appended = |line: &str| line.starts_with("tollgate_events_appended_total{") && !line.ends_with(" 0");
+    until(async || process.metrics().await.lines().any(appended).then_some(())).await;
     process.post_webhook(&format!(r#"{{"id":"evt_1","customer":"{PERSON}"}}"#)).await;
     assert!(errors.len() >= 9, "{errors:?}");
     errors
@@ -163,8 +199,14 @@ async fn exercise(process: &Process) -> Vec<Status> {
 async fn look_everywhere(form: Form) {
     let (collector, endpoint) = trace::collector().await;
     let mut process = Process::start(form, &endpoint, KEY, HOOK, TOKEN).await;
-    let mut search = Search::default();
-    let errors = Box::pin(exercise(&process)).await;
+    let made = made_token(&process).await;
+    assert!(made.starts_with("tgt_"), "{made}");
+    // What follows the name: 32 random bytes and a checksum, in hexadecimal digits.
+    let digits = &made[made.len() - 72..made.len() - 8];
+    let bytes = (0..64).step_by(2).map(|at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap()).collect();
+    let key = secret_number(&process.read("key.pem"));
+    let mut search = Search::with(encodings(digits).into_iter().chain([bytes]).chain(key));
+    let errors = Box::pin(exercise(&process, &made)).await;
     for status in &errors {
         let details = String::from_utf8_lossy(status.details());
         search.clean("an error", format!("{status:?} {status} {details} {:?}", status.metadata()));
@@ -186,6 +228,7 @@ async fn look_everywhere(form: Form) {
     for (arguments, marker) in [
         (&["audit", "search", MARKER, "-o", "json"][..], MARKER),
         (&["audit", "trace", MARKER], MARKER),
+        (&["tokens", "list", "-o", "json"], "canary"),
         (&["config", "show", "--config", "tollgate.toml"], "stripe.key"),
         (&["doctor", "--config", "tollgate.toml"], "PASS"),
     ] {
@@ -239,7 +282,7 @@ async fn a_gateway_that_dies_leaves_no_core_and_no_file_shows_its_secrets() {
 
 #[test]
 fn neither_debug_nor_a_panic_shows_a_secret() {
-    let mut search = Search::default();
+    let mut search = Search::with([]);
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("tollgate.toml");
     let text = format!(

@@ -4,6 +4,7 @@ use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -160,6 +161,46 @@ async fn a_tail_goes_on_where_it_was_when_the_gateway_comes_back() {
     assert_eq!((&first["position"], &second["position"]), (&1.into(), &2.into()), "{first} {second}");
     assert_ne!(first["id"], second["id"]);
     assert_eq!(ended, Some(0));
+    gateway.stop().await;
+}
+
+/// Method: checkpoints that are further apart than the silence that the reader puts up with, so that its stream breaks
+/// between two events.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tail_takes_a_silent_stream_for_broken_and_goes_on_behind_what_it_has() {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let data = TempDir::new().unwrap();
+    let sandbox = rig::sandbox(Arc::clone(&clock)).await;
+    let mut config = rig::config(sandbox.address(), &data);
+    config.feed.checkpoint_interval = Duration::from_secs(300);
+    let gateway = server::start(config, clock).await.unwrap();
+    let url = format!("http://{}/webhooks/stripe", gateway.webhook);
+    sandbox.control().set_webhooks(vec![WebhookTarget { url, secrets: vec![rig::SECRET.to_owned()] }]);
+
+    let address = gateway.grpc.to_string();
+    let arguments = ["events", "tail", "--from", "earliest", "--types", "customer.*", "--silence", "1"];
+    let mut command = tollgate(&arguments);
+    command.args(["--limit", "2", "-o", "jsonl", "--address", &address, "--token", rig::TOKEN]);
+    let mut tail = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let (events, words) = (tail.stdout.take().unwrap(), tail.stderr.take().unwrap());
+    let (mut events, mut words) = (BufReader::new(events).lines(), BufReader::new(words).lines());
+    sandbox.control().trigger("customer.created").unwrap();
+    let (first, told, mut events) = tokio::task::spawn_blocking(move || {
+        let first = events.next().unwrap().unwrap();
+        (first, words.find(|word| word.as_ref().unwrap().contains("silent for 1 s")), events)
+    })
+    .await
+    .unwrap();
+    assert!(told.is_some());
+    sandbox.control().trigger("customer.created").unwrap();
+    let second = tokio::task::spawn_blocking(move || {
+        let second = events.next().unwrap().unwrap();
+        assert!(tail.wait().unwrap().success());
+        second
+    });
+    let (first, second): (Value, Value) =
+        (serde_json::from_str(&first).unwrap(), serde_json::from_str(&second.await.unwrap()).unwrap());
+    assert_eq!((&first["position"], &second["position"]), (&1.into(), &2.into()), "{first} {second}");
     gateway.stop().await;
 }
 

@@ -79,6 +79,8 @@ async fn gateway(stripe: SocketAddr, data: &Path) -> Running {
         ("TOLLGATE_LISTEN_WEBHOOK", "127.0.0.1:0"),
         ("TOLLGATE_LISTEN_OPS", "127.0.0.1:0"),
         ("TOLLGATE_DATA", data.to_str().unwrap()),
+        // What is seen at Stripe is to be the calls' alone.
+        ("TOLLGATE_EVENTS_SWEEP_READS_PER_DAY", "0"),
     ];
     let config = config::load(&Flags::default(), &Environment::from_iter(settings)).unwrap();
     server::start(config, Arc::new(SystemClock::new())).await.unwrap()

@@ -4,8 +4,10 @@
 
 pub(crate) mod change;
 pub(crate) mod compare;
+mod drain;
 mod duplicates;
 pub(crate) mod end;
+mod feed;
 pub(crate) mod gateway;
 pub(crate) mod load;
 mod named;
@@ -231,11 +233,18 @@ async fn live(gateway: &mut Gateway, control: &Control, random: &mut Random) {
     }
 }
 
-/// Lets the sandbox send every webhook that it still has.
+/// Lets the sandbox send every webhook that it still has, for as long as they become fewer.
 pub(crate) async fn deliver_all(control: &Control) {
-    for look in 0..STEPS_MAX * LOOKS_PER_STEP {
-        if control.undelivered() == 0 {
+    let (mut fewest, mut since) = (usize::MAX, 0);
+    for look in 0_usize.. {
+        let left = control.undelivered();
+        since = if left < fewest { 0 } else { since + 1 };
+        fewest = fewest.min(left);
+        if left == 0 {
             return;
+        }
+        if since > STEPS_MAX * LOOKS_PER_STEP {
+            break;
         }
         if look % LOOKS_PER_STEP == 0 {
             control.advance(STEP);

@@ -139,3 +139,28 @@ async fn uploads_beyond_those_at_once_are_put_off_and_room_comes_back() {
     }
     assert_eq!(upload(&rig, parts()).await.unwrap().file.unwrap().size, length());
 }
+
+#[tokio::test]
+async fn whoever_does_not_say_what_he_uploads_takes_no_place_and_is_told_so() {
+    let rig = Rig::start().await;
+    let mut silent = Vec::new();
+    for _ in 0..32 {
+        let mut files = FileServiceClient::new(rig.wire());
+        let nothing = tokio_stream::pending::<UploadFileRequest>();
+        silent.push(tokio::spawn(async move { files.upload_file(nothing).await }));
+    }
+    let whole = vec![header("receipt.pdf"), Part::Chunk(PDF.into())];
+    assert_eq!(upload(&rig, whole).await.unwrap().file.unwrap().size, length());
+    for call in silent {
+        assert_eq!(call.await.unwrap().unwrap_err().code(), Code::DeadlineExceeded);
+    }
+}
+
+#[tokio::test]
+async fn a_faulty_header_ends_an_upload_at_once() {
+    let rig = Rig::start().await;
+    let faulty = UploadFileRequest { part: Some(Part::Header(UploadFileHeader::default())) };
+    let endless = tokio_stream::StreamExt::chain(tokio_stream::once(faulty), tokio_stream::pending());
+    let refused = FileServiceClient::new(rig.wire()).upload_file(endless).await.unwrap_err();
+    assert_eq!(refused.get_details_error_info().unwrap().reason, "INVALID_REQUEST");
+}

@@ -11,9 +11,11 @@ use tollgate::proto::v1::event_service_client::EventServiceClient;
 use tollgate::proto::v1::refund_service_client::RefundServiceClient;
 use tollgate::proto::v1::subscribe_request::Start;
 use tollgate::proto::v1::subscribe_response::Item;
+use tollgate::proto::v1::subscription_service_client::SubscriptionServiceClient;
 use tollgate::proto::v1::{
-    AuditPhase, CreateRefundRequest, Event, GetAuditRecordRequest, GetEventRequest, GetRefundRequest,
-    ListEventsRequest, RefundReason, SubscribeRequest, SubscribeResponse,
+    AcknowledgeRequest, AuditPhase, ConsumeRequest, CreateRefundRequest, CreateSubscriptionRequest, Event,
+    GetAuditRecordRequest, GetEventRequest, GetRefundRequest, GetSubscriptionRequest, ListEventsRequest,
+    RefundReason, SubscribeRequest, SubscribeResponse, create_subscription_request,
 };
 use tonic::{Code, Status, Streaming};
 use tonic_types::StatusExt as _;
@@ -162,6 +164,63 @@ async fn only_events_that_a_rule_shows_are_shown() {
     assert!(own.get_event(get(&listed[0].id)).await.is_ok());
     let status = own.get_event(get(&hidden.unwrap().id)).await.unwrap_err();
     assert_eq!(status.code(), Code::NotFound);
+}
+
+/// What a consumer may have and is shown.
+const CONSUMER: &str = r#"
+@id("subscriptions")
+permit (principal == Caller::"rig", action in Action::"SubscriptionService", resource);
+@id("succeeded-charges")
+permit (principal == Caller::"rig", action == Action::"EventService.ReceiveEvent", resource)
+when { context.event_type == "charge.succeeded" };
+@id("operator")
+permit (principal == Caller::"operator", action, resource);
+"#;
+
+#[tokio::test]
+async fn a_subscription_gives_out_what_a_rule_shows_and_the_rest_is_no_lag() {
+    let rig = Rig::start_with(|config| std::fs::write(&config.policy_files[0], CONSUMER).unwrap()).await;
+    for _ in 0..2 {
+        rig.payment(1000).await;
+    }
+    rig.stripe("/v1/customers", "name=Jenny").await;
+    let types = rig::until(async || {
+        let delivered = rig.control().undelivered() == 0;
+        let all = EventServiceClient::new(rig.operator()).list_events(ListEventsRequest::default()).await;
+        let events = all.unwrap().into_inner().events;
+        let types: Vec<_> = events.into_iter().map(|event| event.r#type).collect();
+        (delivered && types.iter().any(|kind| kind == "customer.created")).then_some(types)
+    })
+    .await;
+    assert_eq!(types.iter().filter(|kind| *kind == "charge.succeeded").count(), 2, "{types:?}");
+    assert!(types.len() > 4, "more is hidden than shown: {types:?}");
+
+    let mut client = SubscriptionServiceClient::new(rig.wire());
+    let name = || "orders".to_owned();
+    let start = Some(create_subscription_request::Start::Earliest(true));
+    let creation = CreateSubscriptionRequest { name: name(), start, ..Default::default() };
+    client.create_subscription(creation).await.unwrap();
+    let request = ConsumeRequest { name: name(), ..Default::default() };
+    let mut stream = client.consume(request).await.unwrap().into_inner();
+    let mut shown = Vec::new();
+    let status = timeout(PATIENCE, async {
+        loop {
+            let message = stream.message().await.unwrap().expect("a stream ends with a status only");
+            if let (Some(event), Some(delivery)) = (message.event, message.delivery) {
+                let ack_ids = vec![delivery.ack_id];
+                client.acknowledge(AcknowledgeRequest { name: name(), ack_ids }).await.unwrap();
+                shown.push(event.r#type);
+            }
+            let asked = client.get_subscription(GetSubscriptionRequest { name: name() }).await.unwrap();
+            let status = asked.into_inner().subscription.unwrap().status.unwrap();
+            if status.lag_events == 0 {
+                return status;
+            }
+        }
+    });
+    let status = status.await.expect("the lag ends");
+    assert_eq!(shown, ["charge.succeeded", "charge.succeeded"]);
+    assert_eq!((status.position, status.parked, status.lost), (status.head_position, 0, None));
 }
 
 #[tokio::test]

@@ -7,15 +7,17 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 use tollgate::proto::v1::audit_service_client::AuditServiceClient;
 use tollgate::proto::v1::customer_service_client::CustomerServiceClient;
 use tollgate::proto::v1::event_service_client::EventServiceClient;
 use tollgate::proto::v1::subscribe_request::Start;
 use tollgate::proto::v1::subscribe_response::Item;
+use tollgate::proto::v1::subscription_service_client::SubscriptionServiceClient;
 use tollgate::proto::v1::{
-    CreateCustomerRequest, GetCustomerRequest, SearchAuditRecordsRequest, SubscribeRequest, SubscribeResponse,
+    ConsumeRequest, CreateCustomerRequest, CreateSubscriptionRequest, GetCustomerRequest,
+    SearchAuditRecordsRequest, SubscribeRequest, SubscribeResponse,
 };
 use tollgate::sandbox::RestrictedKey;
 use tonic::{Code, Status, Streaming};
@@ -26,7 +28,8 @@ use place::{Caller, Place, Wire};
 
 /// Longer than anything here takes, so that a test which would hang fails instead.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Within which an open stream of a caller that was cut off ends, from the word to read the settings.
+/// Within which an open stream of a caller that was cut off ends, from the word to read the settings: in the median, since
+/// a machine on which other tests run may hold any one of them up.
 const CUT_OFF_MAX: Duration = Duration::from_secs(1);
 /// Calls that must have ended well between two changes, so that each change happens under load.
 const CALLS_BETWEEN: u64 = 20;
@@ -123,6 +126,11 @@ fn everybody(tokens: &[&str]) -> Vec<Caller> {
     vec![stays(tokens), leaves(0), leaves(1), leaves(2)]
 }
 
+/// Who is left when the callers to this one are gone.
+fn without(gone: usize, tokens: &[&str]) -> Vec<Caller> {
+    std::iter::once(stays(tokens)).chain((gone + 1..3).map(leaves)).collect()
+}
+
 /// Both keys, then the old one is gone at Stripe, then in the settings too.
 async fn exchange_the_key(place: &Place, load: &Load, old: RestrictedKey, new: RestrictedKey) {
     place.control().set_restricted_keys(vec![old, new.clone()]);
@@ -153,24 +161,57 @@ async fn exchange_a_token(place: &Place, load: &Load, shown: &Mutex<String>) {
     load.goes_on().await;
 }
 
+/// An open stream of a caller that leaves, read until it ends: the middle one's is of a named subscription.
+async fn opened(place: &Place, gone: usize) -> JoinHandle<Status> {
+    let wire = place.wire(&leaves(gone).tokens[0]);
+    if gone != 1 {
+        return tokio::spawn(end(subscribe(wire, None).await));
+    }
+    let mut client = SubscriptionServiceClient::new(wire);
+    let name = || "work".to_owned();
+    let creation = CreateSubscriptionRequest { name: name(), ..Default::default() };
+    client.create_subscription(creation).await.unwrap();
+    let request = ConsumeRequest { name: name(), ..Default::default() };
+    tokio::spawn(end(client.consume(request).await.unwrap().into_inner()))
+}
+
+/// How a stream ends; what comes before is passed over.
+async fn end<T>(mut stream: Streaming<T>) -> Status {
+    loop {
+        match timeout(PATIENCE, stream.message()).await.expect("something comes") {
+            Ok(Some(_)) => {}
+            Ok(None) => return Status::ok("it ended without a word"),
+            Err(status) => return status,
+        }
+    }
+}
+
+/// Takes a caller with an open stream out of the settings; how long the stream goes on.
+async fn cut_off(place: &Place, gone: usize, left: &[Caller]) -> Duration {
+    let reading = opened(place, gone).await;
+    place.write_callers(left);
+    let cut = Instant::now();
+    place.read_again();
+    let end = reading.await.unwrap();
+    let took = cut.elapsed();
+    assert_eq!(end.code(), Code::Unauthenticated, "{end:?}");
+    took
+}
+
+fn assert_soon(mut took: Vec<Duration>) {
+    took.sort_unstable();
+    assert!(took[took.len() / 2] < CUT_OFF_MAX, "the median of {took:?} is too long");
+}
+
 /// Callers are cut off one after the other, each with an open stream.
 async fn cut_callers_off(place: &Place, load: &Load) {
     let mut took = Vec::new();
     for gone in 0..3 {
-        let stream = subscribe(place.wire(&leaves(gone).tokens[0]), None).await;
-        let reading = tokio::spawn(read_to_its_end(stream, MARKER));
         load.goes_on().await;
-        let left: Vec<_> = std::iter::once(stays(&[FIXED, NEW])).chain((gone + 1..3).map(leaves)).collect();
-        place.write_callers(&left);
-        let cut = Instant::now();
-        place.read_again();
-        let (_, end) = reading.await.unwrap();
-        took.push(cut.elapsed());
-        assert_eq!(end.unwrap().code(), Code::Unauthenticated);
+        took.push(cut_off(place, gone, &without(gone, &[FIXED, NEW])).await);
         place.until_taken_over().await;
     }
-    took.sort_unstable();
-    assert!(took[1] < CUT_OFF_MAX, "the median of {took:?} is too long");
+    assert_soon(took);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -216,8 +257,7 @@ async fn everything_is_exchanged_under_load_and_nothing_fails_that_may_go_on() {
     let (positions, end) = watched.await.unwrap();
     assert!(end.is_none(), "the stream of a caller that stays ended: {end:?}");
     assert!(positions.iter().copied().eq(1..=positions.len() as u64), "{positions:?}");
-    let metrics = place.metrics().await;
-    assert!(!metrics.contains("bad_signature"), "{metrics}");
+    assert_eq!(place.value("tollgate_webhook_deliveries_total", "bad_signature").await, 0);
 
     let records = recorded(place.wire(NEW)).await;
     for changed in [
@@ -326,5 +366,68 @@ async fn the_last_caller_goes_by_a_restart_alone() {
         .await
         .unwrap_err();
     assert_eq!(stranger.code(), Code::Unauthenticated);
+    place.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fault_elsewhere_does_not_keep_in_who_was_taken_away() {
+    let mut place = Place::start("rk_test_old", &[RestrictedKey::without("rk_test_old", &[])]).await;
+    place.write_callers(&everybody(&[FIXED, OLD]));
+    place.write("rules.cedar", &permits("first"));
+    place.serve().await;
+    let shown = place.shown_certificate().await;
+    let rotated = tokio::spawn(read_to_its_end(subscribe(place.wire(OLD), None).await, MARKER));
+
+    place.write("rules.cedar", "permit(principal");
+    place.until_concern(true).await;
+    place.issue("2");
+    let mut took = Vec::new();
+    for gone in 0..3 {
+        took.push(cut_off(&place, gone, &without(gone, &[FIXED, OLD, NEW])).await);
+    }
+    assert_soon(took);
+
+    // Now what is wrong are the settings themselves.
+    place.write("webhook_secret", "");
+    place.write_callers(&[stays(&[FIXED, NEW])]);
+    assert_eq!(rotated.await.unwrap().1.unwrap().code(), Code::Unauthenticated);
+    let said = until(async || {
+        let said = place.until_concern(true).await;
+        said.contains("callers.stays").then_some(said)
+    })
+    .await;
+    assert!(said.contains("not taken: webhook.secret; taken away already: callers.leaves-0"), "{said}");
+
+    let get = async |token: &str| {
+        let request = GetCustomerRequest { id: "cus_none".to_owned(), ..Default::default() };
+        CustomerServiceClient::new(place.wire(token)).get_customer(request).await.unwrap_err().code()
+    };
+    assert_eq!(get(FIXED).await, Code::NotFound, "who stays goes on");
+    assert_eq!(get(NEW).await, Code::Unauthenticated, "nobody new is let in");
+    assert_eq!(place.shown_certificate().await, shown, "nothing else is taken");
+    let records = recorded(place.wire(FIXED)).await;
+    assert!(records.iter().any(|note| note.contains("taken away: callers.leaves-0")), "{records:?}");
+    assert!(records.iter().all(|note| !note.starts_with("changed")), "{records:?}");
+
+    place.write("rules.cedar", &permits("second"));
+    place.write("webhook_secret", "whsec_old");
+    place.until_concern(false).await;
+    assert_eq!(get(NEW).await, Code::NotFound, "what was meant is taken once nothing is wrong");
+    assert_ne!(place.shown_certificate().await, shown);
+    place.stop().await;
+}
+
+#[tokio::test]
+async fn a_settings_file_that_is_emptied_changes_nothing() {
+    let mut place = Place::start("rk_test_old", &[RestrictedKey::without("rk_test_old", &[])]).await;
+    place.write_callers(&[stays(&[FIXED])]);
+    place.write("rules.cedar", &permits("first"));
+    place.serve().await;
+    place.write("tollgate.toml", "");
+    let said = place.until_concern(true).await;
+    assert!(said.contains("config") && !said.contains("taken away"), "{said}");
+    let request = GetCustomerRequest { id: "cus_none".to_owned(), ..Default::default() };
+    let status = CustomerServiceClient::new(place.wire(FIXED)).get_customer(request).await.unwrap_err();
+    assert_eq!(status.code(), Code::NotFound);
     place.stop().await;
 }

@@ -92,9 +92,7 @@ async fn rig_without_events() -> Rig {
 }
 
 async fn resolutions(rig: &Rig, way: &str) -> u64 {
-    let url = format!("http://{}/metrics", rig.gateway.ops);
-    let client = reqwest::Client::builder().no_proxy().build().unwrap();
-    let text = client.get(url).send().await.unwrap().text().await.unwrap();
+    let text = rig.metrics().await;
     let line = text.lines().find(|line| {
         line.starts_with("tollgate_ledger_resolutions_total{") && line.contains(&format!("\"{way}\""))
     });

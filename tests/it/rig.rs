@@ -22,6 +22,8 @@ pub(crate) const KEY: &str = "sk_test_rig";
 /// A further account of the sandbox with a key of its own.
 pub(crate) const EUROPE: &str = "acct_1SandboxEurope";
 pub(crate) const EUROPE_KEY: &str = "sk_test_rig_europe";
+/// The key of the organisation that all accounts of the sandbox are of.
+pub(crate) const ORGANISATION_KEY: &str = "sk_org_rig";
 /// An account that is connected to the first.
 pub(crate) const CONNECTED: &str = "acct_1SandboxShop";
 pub(crate) const SECRET: &str = "whsec_rig_secret_for_tests";
@@ -68,8 +70,17 @@ impl Rig {
     /// The same with other settings.
     pub(crate) async fn start_with(adjust: impl FnOnce(&mut Config)) -> Self {
         let clock = Arc::new(ManualClock::at(SystemClock::new().wall()));
+        Self::start_at(Arc::clone(&clock), clock, adjust).await
+    }
+
+    /// The same with a clock of its own for the gateway.
+    pub(crate) async fn start_at(
+        stripe_clock: Arc<ManualClock>,
+        clock: Arc<ManualClock>,
+        adjust: impl FnOnce(&mut Config),
+    ) -> Self {
         let data = TempDir::new().unwrap();
-        let sandbox = sandbox(Arc::clone(&clock) as Arc<dyn Clock>).await;
+        let sandbox = sandbox(stripe_clock as Arc<dyn Clock>).await;
         let mut config = config(sandbox.address(), &data);
         adjust(&mut config);
         let gateway = server::start(config, Arc::clone(&clock) as Arc<dyn Clock>).await.unwrap();
@@ -104,7 +115,12 @@ impl Rig {
         self.restarted(|_| {}, adjust).await
     }
 
-    async fn restarted(self, between: impl FnOnce(&Path), adjust: impl FnOnce(&mut Config)) -> Self {
+    /// The same with both.
+    pub(crate) async fn restarted(
+        self,
+        between: impl FnOnce(&Path),
+        adjust: impl FnOnce(&mut Config),
+    ) -> Self {
         let Self { sandbox, gateway, clock, data, .. } = self;
         let sandbox = sandbox.unwrap();
         gateway.stop().await;
@@ -112,6 +128,21 @@ impl Rig {
         let mut config = config(sandbox.address(), &data);
         adjust(&mut config);
         let gateway = server::start(config, Arc::clone(&clock) as Arc<dyn Clock>).await.unwrap();
+        Self::around(sandbox, gateway, clock, data).await
+    }
+
+    /// Ends the gateway without any grace and starts it again on the same data with other settings.
+    pub(crate) async fn killed_with(self, adjust: impl Fn(&mut Config)) -> Self {
+        let Self { sandbox, gateway, clock, data, .. } = self;
+        let sandbox = sandbox.unwrap();
+        drop(gateway);
+        // What it had begun lets the folder go a moment later.
+        let gateway = until(async || {
+            let mut config = config(sandbox.address(), &data);
+            adjust(&mut config);
+            server::start(config, Arc::clone(&clock) as Arc<dyn Clock>).await.ok()
+        })
+        .await;
         Self::around(sandbox, gateway, clock, data).await
     }
 
@@ -128,6 +159,13 @@ impl Rig {
 
     pub(crate) fn control(&self) -> Control {
         self.sandbox.as_ref().unwrap().control()
+    }
+
+    /// What operators scrape.
+    pub(crate) async fn metrics(&self) -> String {
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let url = format!("http://{}/metrics", self.gateway.ops);
+        client.get(url).send().await.unwrap().text().await.unwrap()
     }
 
     /// Control of one of the sandbox's accounts.
@@ -209,7 +247,9 @@ pub(crate) async fn sandbox(clock: Arc<dyn Clock>) -> Handle {
         secret_key: key.map(str::to_owned),
     };
     let accounts = vec![further(EUROPE, Some(EUROPE_KEY)), further(CONNECTED, None)];
-    Sandbox::start(listener, Options { accounts, ..Options::new(KEY, clock) }).await.unwrap()
+    let organisation_key = Some(ORGANISATION_KEY.to_owned());
+    let options = Options { accounts, organisation_key, ..Options::new(KEY, clock) };
+    Sandbox::start(listener, options).await.unwrap()
 }
 
 /// The configuration of the rig's gateway, by the way that a user's takes.
@@ -223,14 +263,21 @@ data = "{}"
 key = "{KEY}"
 api_base = "http://{stripe}"
 files_base = "http://{stripe}"
+[traffic]
+requests_per_s = 100000
+endpoint_requests_per_s = 100000
+requests_at_once_max = 10000
 [webhook]
 secret = "{SECRET}"
 [listen]
+lame_duck_s = 0
 grpc = "127.0.0.1:0"
 webhook = "127.0.0.1:0"
 ops = "127.0.0.1:0"
 [policy]
 files = ["{}"]
+[events]
+sweep_reads_per_day = 0
 [callers.rig]
 token = "{TOKEN}"
 [callers.operator]

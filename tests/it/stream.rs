@@ -212,15 +212,7 @@ async fn an_event_is_read_by_its_id() {
 async fn a_stream_that_its_caller_leaves_is_over() {
     let rig = Rig::start().await;
     let open = async |expected: &str| {
-        let text = reqwest::Client::builder().no_proxy().build().unwrap();
-        let text = text
-            .get(format!("http://{}/metrics", rig.gateway.ops))
-            .send()
-            .await
-            .unwrap()
-            .text()
-            .await
-            .unwrap();
+        let text = rig.metrics().await;
         let line =
             text.lines().find(|line| line.starts_with("tollgate_events_subscribers{")).map(str::to_owned);
         line.filter(|line| line.ends_with(expected))

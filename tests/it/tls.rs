@@ -11,13 +11,15 @@ use rcgen::{
 };
 use rustls::RootCertStore;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tollgate::config::{self, CallerConfig, ClientCertificates, Config};
 use tollgate::domain::caller::PeerName;
 use tollgate::domain::clock::{Clock, SystemClock};
-use tollgate::proto::v1::GetRefundRequest;
+use tollgate::proto::v1::audit_service_client::AuditServiceClient;
 use tollgate::proto::v1::refund_service_client::RefundServiceClient;
+use tollgate::proto::v1::{AuditPhase, GetRefundRequest, SearchAuditRecordsRequest};
 use tollgate::server::tls;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
@@ -26,10 +28,10 @@ use crate::rig::{Rig, Token, until};
 
 const ORDERS: &str = "spiffe://example.org/orders";
 
-type Authority = CertifiedIssuer<'static, KeyPair>;
-type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
+pub(crate) type Authority = CertifiedIssuer<'static, KeyPair>;
+pub(crate) type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
 
-fn authority() -> Authority {
+pub(crate) fn authority() -> Authority {
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
@@ -51,7 +53,12 @@ fn identity(authority: &Authority, id: &str, serial: u64) -> Identity {
 }
 
 /// Puts a certificate for 127.0.0.1 of this authority into the folder.
-fn settings(folder: &Path, own: &Authority, callers: &Authority, asked: ClientCertificates) -> config::Tls {
+pub(crate) fn settings(
+    folder: &Path,
+    own: &Authority,
+    callers: &Authority,
+    asked: ClientCertificates,
+) -> config::Tls {
     let key = KeyPair::generate().unwrap();
     let certificate =
         CertificateParams::new(vec!["127.0.0.1".into()]).unwrap().signed_by(&key, issuer(own)).unwrap();
@@ -71,8 +78,8 @@ fn settings(folder: &Path, own: &Authority, callers: &Authority, asked: ClientCe
     }
 }
 
-/// A connection to a gateway whose certificate is of this authority.
-async fn dial(to: SocketAddr, authority: &Authority, identity: Option<Identity>) -> Result<Channel, String> {
+/// What speaks TLS with a gateway whose certificate is of this authority.
+fn connector(authority: &Authority, identity: Option<Identity>) -> TlsConnector {
     let mut roots = RootCertStore::empty();
     roots.add(authority.der().clone()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -83,7 +90,16 @@ async fn dial(to: SocketAddr, authority: &Authority, identity: Option<Identity>)
         None => builder.with_no_client_auth(),
     };
     config.alpn_protocols = vec![b"h2".to_vec()];
-    let connector = TlsConnector::from(Arc::new(config));
+    TlsConnector::from(Arc::new(config))
+}
+
+/// A connection to a gateway whose certificate is of this authority.
+pub(crate) async fn dial(
+    to: SocketAddr,
+    authority: &Authority,
+    identity: Option<Identity>,
+) -> Result<Channel, String> {
+    let connector = connector(authority, identity);
     let connect = tower::service_fn(move |_| {
         let connector = connector.clone();
         async move {
@@ -150,6 +166,15 @@ async fn a_certificate_of_an_authority_that_nobody_named_is_refused() {
         }
     }
     assert!(dial(rig.gateway.grpc, &authority(), None).await.is_err(), "nor is the gateway believed");
+    // The end puts on record what the pauses have not. Nobody's calls are of no namespace: operators see them.
+    let rig = rig.restart().await;
+    let search = SearchAuditRecordsRequest { phase: AuditPhase::Denied.into(), ..Default::default() };
+    let found = AuditServiceClient::new(rig.operator()).search_audit_records(search).await;
+    let found = found.unwrap().into_inner();
+    for cause in ["missing", "refused_certificate"] {
+        let sum = found.records.iter().find(|record| record.note == cause).expect(cause);
+        assert!(sum.count > 0 && sum.rpc.is_empty() && sum.peer == "127.0.0.1", "{sum:?}");
+    }
     rig.gateway.stop().await;
 }
 
@@ -179,26 +204,65 @@ async fn a_revoked_certificate_loses_its_open_connections() {
     let sound = dial(rig.gateway.grpc, &own, Some(sound)).await.unwrap();
     assert_eq!((ask(&revoked).await.code(), ask(&sound).await.code()), (Code::NotFound, Code::NotFound));
 
+    let settings = settings_that_revoke(66, rig.data.path(), &own, &callers);
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    rig.gateway.tls.as_ref().unwrap().replace(tls::load(&settings, &clock).unwrap());
+    until(async || (ask(&revoked).await.code() != Code::NotFound).then_some(())).await;
+    assert_eq!(ask(&sound).await.code(), Code::NotFound);
+    rig.gateway.stop().await;
+}
+
+/// Settings with a list that revokes the certificate with this serial number.
+fn settings_that_revoke(serial: u64, folder: &Path, own: &Authority, callers: &Authority) -> config::Tls {
     let list = CertificateRevocationListParams {
         this_update: rcgen::date_time_ymd(2020, 1, 1),
         next_update: rcgen::date_time_ymd(2100, 1, 1),
         crl_number: SerialNumber::from(1_u64),
         issuing_distribution_point: None,
         revoked_certs: vec![RevokedCertParams {
-            serial_number: SerialNumber::from(66_u64),
+            serial_number: SerialNumber::from(serial),
             revocation_time: rcgen::date_time_ymd(2020, 1, 1),
             reason_code: None,
             invalidity_date: None,
         }],
         key_identifier_method: KeyIdMethod::Sha256,
     };
-    let file = rig.data.path().join("revoked.pem");
-    std::fs::write(&file, list.signed_by(issuer(&callers)).unwrap().pem().unwrap()).unwrap();
-    let mut settings = settings(rig.data.path(), &own, &callers, ClientCertificates::Optional);
+    let file = folder.join("revoked.pem");
+    std::fs::write(&file, list.signed_by(issuer(callers)).unwrap().pem().unwrap()).unwrap();
+    let mut settings = settings(folder, own, callers, ClientCertificates::Optional);
     settings.client_crl_files.push(file);
+    settings
+}
+
+#[tokio::test]
+async fn a_certificate_that_is_revoked_in_the_middle_of_its_handshake_is_cut_off() {
+    let (rig, own, callers) = rig(ClientCertificates::Optional).await;
+    let (to, tls) = (rig.gateway.grpc, rig.gateway.tls.clone().unwrap());
+    let settings = settings_that_revoke(66, rig.data.path(), &own, &callers);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-    rig.gateway.tls.as_ref().unwrap().replace(tls::load(&settings, &clock).unwrap());
-    until(async || (ask(&revoked).await.code() != Code::NotFound).then_some(())).await;
-    assert_eq!(ask(&sound).await.code(), Code::NotFound);
+    let revoking = tls::load(&settings, &clock).unwrap();
+
+    let connector = connector(&own, Some(identity(&callers, ORDERS, 66)));
+    let (near, mut far) = tokio::io::duplex(64 * 1024);
+    let relay = tokio::spawn(async move {
+        let (mut hello, mut gateway) = (vec![0; 16 * 1024], TcpStream::connect(to).await.unwrap());
+        let length = far.read(&mut hello).await.unwrap();
+        gateway.write_all(&hello[..length]).await.unwrap();
+        // Once it has answered, its mind is made up on what the handshake goes by.
+        gateway.readable().await.unwrap();
+        tls.replace(revoking);
+        drop(tokio::io::copy_bidirectional(&mut far, &mut gateway).await);
+    });
+    let name = ServerName::try_from("127.0.0.1").unwrap();
+    let mut once = Some(connector.connect(name, near).await.unwrap());
+    let connect = tower::service_fn(move |_| {
+        let stream = once.take().map(TokioIo::new);
+        async move { stream.ok_or_else(|| std::io::Error::other("there is one connection only")) }
+    });
+    let endpoint = Endpoint::from_shared(format!("https://{to}")).unwrap();
+    if let Ok(channel) = endpoint.connect_with_connector(connect).await {
+        assert_ne!(ask(&channel).await.code(), Code::NotFound);
+    }
+    relay.await.unwrap();
     rig.gateway.stop().await;
 }

@@ -24,6 +24,7 @@ use tonic::{Request, Response, Status};
 use crate::rig::{Rig, operation};
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
+const OPEN_METRICS: &str = "application/openmetrics-text;version=1.0.0";
 const CALLER_SPAN: &str = "b7ad6b7169203331";
 
 /// Keeps what it is sent.
@@ -81,6 +82,17 @@ pub(crate) async fn collector() -> (Collector, String) {
     (collector, endpoint)
 }
 
+/// How many buckets of each histogram quote the trace.
+async fn exemplars(rig: &Rig) -> [(&'static str, usize); 2] {
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let asked = client.get(format!("http://{}/metrics", rig.gateway.ops)).header("accept", OPEN_METRICS);
+    let text = asked.send().await.unwrap().text().await.unwrap();
+    let quote = format!("# {{trace_id=\"{TRACE}\"}} ");
+    ["http_client_request_duration_seconds", "rpc_server_call_duration_seconds"].map(|name| {
+        (name, text.lines().filter(|line| line.starts_with(name) && line.contains(&quote)).count())
+    })
+}
+
 // One thread, so that everything that the gateway starts reports to this test's subscriber and to no other.
 #[tokio::test(flavor = "current_thread")]
 async fn a_call_is_one_trace_with_a_span_for_each_attempt_at_stripe() {
@@ -102,6 +114,7 @@ async fn a_call_is_one_trace_with_a_span_for_each_attempt_at_stripe() {
     });
     request.metadata_mut().insert("traceparent", format!("00-{TRACE}-{CALLER_SPAN}-01").parse().unwrap());
     CustomerServiceClient::new(rig.wire()).create_customer(request).await.unwrap();
+    let quoted = exemplars(&rig).await;
     rig.gateway.stop().await;
     guard.stop().await;
     drop(here);
@@ -121,12 +134,26 @@ async fn a_call_is_one_trace_with_a_span_for_each_attempt_at_stripe() {
         .map(|span| attributes(&span.attributes)["http.response.status_code"].clone())
         .collect();
     assert_eq!(statuses, ["500", "200"]);
+    let inside = |name: &str| {
+        let [span] = traced.iter().filter(|span| span.name == name).collect::<Vec<_>>()[..] else {
+            panic!("not one span `{name}`: {traced:#?}")
+        };
+        assert_eq!(span.parent_span_id, server.span_id, "{span:#?}");
+        span
+    };
+    let [policy, begin, send, settle] = ["policy", "ledger begin", "send", "ledger settle"].map(inside);
+    let starts = [policy, begin, send, settle].map(|span| span.start_time_unix_nano);
+    assert!(starts.is_sorted(), "{traced:#?}");
     for attempt in attempts {
-        assert_eq!(attempt.parent_span_id, server.span_id, "{attempt:#?}");
+        assert_eq!(attempt.parent_span_id, send.span_id, "{attempt:#?}");
         let attributes = attributes(&attempt.attributes);
         assert_eq!(attributes["url.template"], "/v1/customers");
         assert!(!format!("{attributes:?}").contains("Ada"), "{attributes:?}");
     }
+    assert_eq!(
+        quoted,
+        [("http_client_request_duration_seconds", 2), ("rpc_server_call_duration_seconds", 1)]
+    );
     let resources = collector.resources.lock().unwrap();
     assert!(resources.iter().all(|resource| resource["service.name"] == "tollgate"), "{resources:?}");
 }

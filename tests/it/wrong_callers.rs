@@ -25,7 +25,7 @@ use self::certificates::Presents;
 use self::contract::Rpc;
 use self::house::House;
 use self::records::{Denials, denials, place};
-use self::wrong::Wrong;
+use self::wrong::{Who, Wrong};
 use crate::crash::planted_binary;
 use crate::crash::random::Random;
 use crate::prove::{keep, planted, seed, setting};
@@ -149,7 +149,13 @@ impl Run {
         }
         let left = house.end().await;
         violations.extend(left.trouble);
-        violations.extend(differing(&expected, &denials(&left.audit)));
+        let mut found = denials(&left.audit);
+        // A client may try more than once, so there are at least so many.
+        let refused = place(&Who::Nobody("refused_certificate"), "");
+        if found.remove(&refused).unwrap_or_default() < Presents::REFUSED.len() as u64 {
+            violations.push("not every refused certificate is on record".to_owned());
+        }
+        violations.extend(differing(&expected, &found));
         Report { attempts, kinds: wrongs.len(), rpcs: rpcs.len(), violations }
     }
 }

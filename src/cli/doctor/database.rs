@@ -81,7 +81,13 @@ async fn running(config: &Config, report: &mut Report) {
         return;
     }
     match http::ask(&format!("http://{address}"), "GET", "/readyz", None, "").await {
-        Ok((status, _)) if status.is_success() => report.pass("gateway", "it runs and is ready"),
+        Ok((status, said)) if status.is_success() => {
+            // Each line after the first is something to look after.
+            for concern in said.as_str().unwrap_or_default().lines().skip(1) {
+                report.warn("gateway", format!("it runs, and says: {concern}"), "its log says more");
+            }
+            report.pass_if_nothing_else("gateway", "it runs and is ready");
+        }
         Ok((status, _)) => report.warn(
             "gateway",
             format!("it runs and is not ready (status {})", status.as_u16()),

@@ -13,7 +13,7 @@ use crate::contract::METHODS;
 use crate::domain::account::AccountHeader;
 use crate::domain::clock::{Clock as _, SystemClock};
 use crate::domain::limits::CLOCK_DIFFERENCE_MS_MAX;
-use crate::domain::operation::DEFAULT_ALIAS;
+use crate::domain::operation::{DEFAULT_ALIAS, Mode};
 use crate::domain::secret::Secret;
 use crate::stripe::rights::{Needed, Right, Standing, needed};
 use crate::stripe::webhook_endpoints::{EndpointError, WebhookEndpoint, needed_events, recommended_events};
@@ -32,6 +32,7 @@ const SECRETS_WHILE_ROTATING: usize = 2;
 #[derive(Debug)]
 pub(super) struct Account<'a> {
     pub(super) alias: &'a str,
+    mode: Mode,
     keys: &'a [Secret],
     secrets: &'a [Secret],
     header: &'a AccountHeader,
@@ -43,11 +44,12 @@ pub(super) fn accounts(config: &Config) -> impl Iterator<Item = Account<'_>> {
     let (keys, secrets) = (&config.stripe.keys, &config.webhook.secrets);
     let others = config.accounts.iter().map(|one| Account {
         alias: &one.alias,
+        mode: one.mode,
         keys: &one.keys,
         secrets: &one.webhook_secrets,
         header: &one.header,
     });
-    std::iter::once(Account { alias: DEFAULT_ALIAS, keys, secrets, header }).chain(others)
+    std::iter::once(Account { alias: DEFAULT_ALIAS, mode: config.mode, keys, secrets, header }).chain(others)
 }
 
 impl Account<'_> {
@@ -55,7 +57,7 @@ impl Account<'_> {
     pub(super) async fn look(&self, config: &Config, report: &mut Report) -> Option<String> {
         secrets(self.secrets, report);
         let settings = config::Stripe { keys: self.keys.to_vec(), ..config.stripe.clone() };
-        let client = match client(&settings) {
+        let client = match client(&settings, self.mode) {
             Ok(client) => client,
             Err(error) => {
                 report.fail("account", error.to_string(), "set the key and `stripe.api_base` anew");
@@ -84,8 +86,7 @@ impl Account<'_> {
     fn register(&self, url: &str) -> String {
         let account =
             if self.alias == DEFAULT_ALIAS { String::new() } else { format!(" --account {}", self.alias) };
-        let connected = if self.header.account().is_some() { " --connected" } else { "" };
-        format!("tollgate webhook register --url {url}{account}{connected}")
+        format!("tollgate webhook register --url {url}{account}")
     }
 }
 
@@ -123,6 +124,12 @@ async fn account(client: &Client, header: &AccountHeader, report: &mut Report) -
         }
         AccountError::NoPermission => {
             "edit the restricted key in the Dashboard and allow it to read its account"
+        }
+        AccountError::ModeHidden => {
+            "edit the organisation's key in the Dashboard and allow it to read the balance"
+        }
+        AccountError::OtherMode(_) => {
+            "set the account's key to one of its `mode`, or its `mode` to that of the key"
         }
         AccountError::NoAnswer(_) => {
             "let this machine connect to `stripe.api_base`: DNS, firewall, and the system's certificate authorities; \
@@ -193,7 +200,7 @@ fn lacking(needed: &Needed, right: &Right, standing: &Standing, report: &mut Rep
 }
 
 async fn endpoints(client: &Client, account: &Account<'_>, report: &mut Report) {
-    let endpoints = match client.webhook_endpoints(Some(Instant::now() + WAIT)).await {
+    let endpoints = match client.webhook_endpoints(account.header, Some(Instant::now() + WAIT)).await {
         Ok(endpoints) => endpoints,
         Err(error @ EndpointError::NoPermission) => {
             report.warn(

@@ -11,9 +11,17 @@ use crate::domain::secret::Secret;
 
 /// Longest id of an account, or path of ids, in characters.
 const ACCOUNT_CHARS_MAX: usize = 255;
-/// What a key begins with, by kind and mode (docs.stripe.com/keys).
-const PREFIXES: [(&str, Mode); 4] =
-    [("sk_test_", Mode::Test), ("rk_test_", Mode::Test), ("sk_live_", Mode::Live), ("rk_live_", Mode::Live)];
+/// What a key of one mode begins with, by kind and mode (docs.stripe.com/keys).
+const PREFIXES: [(&str, Mode); 6] = [
+    ("sk_test_", Mode::Test),
+    ("rk_test_", Mode::Test),
+    ("sk_org_test_", Mode::Test),
+    ("sk_live_", Mode::Live),
+    ("rk_live_", Mode::Live),
+    ("sk_org_live_", Mode::Live),
+];
+/// What an organisation's key begins with, which need not tell its mode (docs.stripe.com/keys/organization-api-keys).
+const ORGANISATION: &str = "sk_org_";
 
 impl Reader<'_> {
     /// The accounts beside the default one, which is of `mode`.
@@ -32,22 +40,38 @@ impl Reader<'_> {
         let mode = self.optional(&format!("{path}.mode"), parse_mode).map(|mode| mode.or(default_mode));
         let key = format!("{path}.key");
         let keys = self.required(&key, parse_stripe_keys);
-        let webhook_secrets = self.required(&format!("{path}.webhook_secret"), parse_webhook_secrets);
+        let webhook_secrets = self.webhook_secrets(&format!("{path}.webhook_secret"));
+        let header = self.account_header(&path)?;
+        let (mode, keys) = (mode??, keys?);
+        self.are_of(mode, &format!("{path}.mode"), &key, &keys);
+        self.can_act_on(&header, &key, &keys);
+        Some(AccountConfig { alias: named?, mode, keys, webhook_secrets: webhook_secrets?, header })
+    }
+
+    /// The secrets of a webhook endpoint, of which there is none where events are read from Stripe's list.
+    pub(super) fn webhook_secrets(&mut self, path: &str) -> Option<Vec<Secret>> {
+        let polls = self.values.get("events.mode").is_some_and(|found| found.text.as_str() == "poll");
+        if polls {
+            self.optional(path, parse_webhook_secrets).map(Option::unwrap_or_default)
+        } else {
+            self.required(path, parse_webhook_secrets)
+        }
+    }
+
+    /// How the account whose settings stand at `path` is named to Stripe.
+    pub(super) fn account_header(&mut self, path: &str) -> Option<AccountHeader> {
         let account = self.optional(&format!("{path}.stripe_account"), parse_account);
         let context = self.optional(&format!("{path}.stripe_context"), parse_context);
-        let header = match (account?, context?) {
-            (None, None) => AccountHeader::None,
-            (Some(id), None) => AccountHeader::StripeAccount(id),
-            (None, Some(context)) => AccountHeader::StripeContext(context),
+        match (account?, context?) {
+            (None, None) => Some(AccountHeader::None),
+            (Some(id), None) => Some(AccountHeader::StripeAccount(id)),
+            (None, Some(context)) => Some(AccountHeader::StripeContext(context)),
             (Some(_), Some(_)) => {
                 let what = "and `stripe_account` are both set, and Stripe takes one of them at a time";
                 self.faults.add(&format!("{path}.stripe_context"), what.to_owned(), "");
-                return None;
+                None
             }
-        };
-        let (mode, keys) = (mode??, keys?);
-        self.are_of(mode, &format!("{path}.mode"), &key, &keys);
-        Some(AccountConfig { alias: named?, mode, keys, webhook_secrets: webhook_secrets?, header })
+        }
     }
 
     /// Notes keys that are not of the account's mode.
@@ -59,6 +83,16 @@ impl Reader<'_> {
                 Mode::Live => ("test", "live"),
             };
             self.faults.add(path, format!("is a {is} key, but `{mode_path}` is `{said}`"), "");
+        }
+    }
+
+    /// Notes keys of an organisation that are not told on which of its accounts to act.
+    pub(super) fn can_act_on(&mut self, header: &AccountHeader, path: &str, keys: &[Secret]) {
+        let is_organisations = |key: &Secret| key.expose_secret().starts_with(ORGANISATION);
+        if keys.iter().any(is_organisations) && !matches!(header, AccountHeader::StripeContext(_)) {
+            let what = "is an organisation's key, which acts on the account that `stripe_context` names and on no other";
+            let fix = "give it to an account `accounts.NAME` that has `stripe_context`";
+            self.faults.add(path, what.to_owned(), fix);
         }
     }
 
@@ -118,13 +152,17 @@ fn parse_stripe_key(text: &str) -> Result<Secret, String> {
                 .into(),
         );
     }
-    if !PREFIXES.iter().any(|(prefix, _)| text.len() > prefix.len() && text.starts_with(prefix)) {
-        return Err("is not a Stripe key; it begins with `sk_` or `rk_`, then `test_` or `live_`".into());
+    let mut prefixes = PREFIXES.iter().map(|(prefix, _)| *prefix).chain([ORGANISATION]);
+    if !prefixes.any(|prefix| text.len() > prefix.len() && text.starts_with(prefix)) {
+        return Err(
+            "is not a Stripe key; it begins with `sk_` or `rk_`, then `test_` or `live_`, or with `sk_org_`"
+                .into(),
+        );
     }
     header_safe(text)
 }
 
-pub(super) fn parse_webhook_secrets(text: &str) -> Result<Vec<Secret>, String> {
+fn parse_webhook_secrets(text: &str) -> Result<Vec<Secret>, String> {
     if parts(text).any(str::is_empty) {
         return Err("holds an empty secret, with which anybody could sign events".into());
     }
@@ -144,7 +182,9 @@ fn parse_context(text: &str) -> Result<String, String> {
     if text.len() <= ACCOUNT_CHARS_MAX && text.split('/').all(is_id) && last.starts_with("acct_") {
         Ok(text.to_owned())
     } else {
-        Err(format!("`{text}` is not a path of ids that ends with an account, such as `org_1/acct_1`"))
+        Err(format!(
+            "`{text}` is not a path of ids that ends with an account, such as `acct_1` or `acct_1/acct_2`"
+        ))
     }
 }
 

@@ -60,10 +60,12 @@ impl Reader<'_> {
         let groups = self.optional(&format!("{path}.groups"), |text| list(text, parse_name));
         let certificates = self.optional(&format!("{path}.certificates"), |text| list(text, parse_peer_name));
         let subjects = self.optional(&format!("{path}.jwt"), |text| list(text, parse_subject));
+        let weight = self.optional_number(&format!("{path}.weight"));
         let name = named?;
         Some(CallerConfig {
             namespace: namespace?.unwrap_or_else(|| name.clone()),
             groups: groups?.unwrap_or_default(),
+            weight: weight?.unwrap_or(1),
             name,
             tokens: tokens?.unwrap_or_default(),
             certificates: certificates?.unwrap_or_default(),

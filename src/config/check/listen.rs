@@ -23,12 +23,18 @@ impl Reader<'_> {
         let ops = self.required("listen.ops", parse_address);
         let connections_max = self.count("listen.connections_max");
         let connections_per_address_max = self.count("listen.connections_per_address_max");
+        let calls_in_flight_max = self.count("listen.calls_in_flight_max");
+        let lame_duck = self.seconds("listen.lame_duck_s");
+        let grace = self.seconds("listen.grace_s");
         Some(Listen {
             grpc: grpc?,
             webhook: webhook?,
             ops: ops?,
             connections_max: connections_max?,
             connections_per_address_max: connections_per_address_max?,
+            calls_in_flight_max: calls_in_flight_max?,
+            lame_duck: lame_duck?,
+            grace: grace?,
         })
     }
 

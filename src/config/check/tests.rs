@@ -5,7 +5,7 @@ mod accounts;
 use secrecy::ExposeSecret as _;
 
 use crate::config::{ClientCertificates, Config, Environment, Faults, Flags, load};
-use crate::domain::limits::{CONNECTIONS_MAX, CONNECTIONS_PER_ADDRESS_MAX};
+use crate::domain::limits::{CALLS_IN_FLIGHT_MAX, CONNECTIONS_MAX, CONNECTIONS_PER_ADDRESS_MAX};
 
 const KEY: &str = "sk_test_4eC39HqLyjWDarjtT1zdp7dc";
 
@@ -70,6 +70,7 @@ fn a_key_and_a_webhook_secret_are_enough() {
     assert_eq!(config.listen.grpc.to_string(), "127.0.0.1:7400");
     assert_eq!(config.listen.connections_max, CONNECTIONS_MAX);
     assert_eq!(config.listen.connections_per_address_max, CONNECTIONS_PER_ADDRESS_MAX);
+    assert_eq!(config.listen.calls_in_flight_max, CALLS_IN_FLIGHT_MAX);
     assert!(config.callers.is_empty());
 }
 
@@ -336,6 +337,31 @@ fn plain_http_reaches_the_sandbox_only() {
     ] {
         assert_eq!(Setup::sound().set("TOLLGATE_STRIPE_API_BASE", base).load().is_ok(), fine, "{base}");
     }
+}
+
+#[test]
+fn a_list_that_is_the_only_way_in_is_read_with_some_overlap() {
+    let setup = Setup::sound().set("TOLLGATE_EVENTS_SWEEP_OVERLAP_S", "59");
+    assert!(setup.load().is_ok(), "webhooks bring what the list shows late");
+    let setup = setup.set("TOLLGATE_EVENTS_MODE", "poll");
+    assert!(setup.faults()[0].contains("`events.sweep_overlap_s`"), "{:?}", setup.faults());
+    assert!(setup.set("TOLLGATE_EVENTS_SWEEP_OVERLAP_S", "60").load().is_ok());
+}
+
+#[test]
+fn reads_of_a_day_that_are_too_few_to_get_on_with_are_refused() {
+    let reads = |reads: &str, types: usize| {
+        let types: Vec<String> = (0..types).map(|n| format!("a.{n}")).collect();
+        Setup::sound()
+            .set("TOLLGATE_EVENTS_SWEEP_READS_PER_DAY", reads)
+            .set("TOLLGATE_EVENTS_SWEEP_TYPES", &types.join(","))
+    };
+    for (few, enough, types) in [("19", "20", 0), ("19", "20", 20), ("39", "40", 21)] {
+        let faults = reads(few, types).faults();
+        assert!(faults[0].contains("`events.sweep_reads_per_day`"), "{faults:?}");
+        assert!(reads(enough, types).load().is_ok());
+    }
+    assert!(reads("0", 21).load().is_ok());
 }
 
 #[test]

@@ -202,13 +202,10 @@ impl Gateway {
 
 /// A freeze, or its end, with the record of the call.
 fn batch(id: &str, freeze: Option<&Freeze>, errand: &Errand) -> Result<Batch, Fault> {
-    let mut record = errand.record.clone();
-    record.conclude("succeeded");
-    let unwritten = |error: &dyn std::error::Error| {
+    let body = freeze.map(serde_json::to_vec).transpose().map_err(|error| {
         Fault::new(Code::Internal, Reason::Internal, format!("it cannot be put on record: {error}"))
-    };
-    let audit = vec![record.row().map_err(|error| unwritten(&error))?];
-    let body = freeze.map(serde_json::to_vec).transpose().map_err(|error| unwritten(&error))?;
+    })?;
+    let audit = vec![errand.row()?];
     let entries = vec![Entry { kind: KIND, id: id.to_owned(), body }];
     Ok(Batch { entries, audit, ..Batch::default() })
 }

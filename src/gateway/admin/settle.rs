@@ -98,7 +98,7 @@ impl Gateway {
         let question = question.ok_or_else(|| not_unresolved(&request.id))?;
         let account =
             self.accounts.of_operation(&record.operation).ok_or_else(|| account_gone(&record.operation))?;
-        let sent = account.stripe.send(&question.named(id), context.deadline).await;
+        let sent = account.stripe.send(&question.named(id), &context.sender(), context.deadline).await;
         let Some(answer) = sent.answer() else {
             return Err(sent.last().map_or_else(refusal::deadline, refusal::of_attempt));
         };

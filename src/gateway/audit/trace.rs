@@ -10,6 +10,7 @@ use super::{Gateway, checked, message, named, not_found, unread, visible};
 use crate::audit::Record;
 use crate::contract::Violations;
 use crate::domain::caller::Caller;
+use crate::domain::identifier::is_name;
 use crate::domain::limits::{
     METADATA_STAMP, TRACE_BYTES_MAX, TRACE_EVENTS_MAX, TRACE_ORDERS_MAX, TRACE_RECORDS_MAX,
 };
@@ -130,6 +131,10 @@ impl Gateway {
     }
 
     async fn events_with(&self, caller: &Caller, term: &str, found: &mut Found) -> Result<(), Fault> {
+        // Events also go by names that are no ids, which are nobody's to ask for.
+        if !is_name(term) {
+            return Ok(());
+        }
         let page = async |after, count_max| {
             let rows = self.store.events_with(term, after, count_max, TRACE_BYTES_MAX).await;
             rows.map_err(|error| unread(&error))

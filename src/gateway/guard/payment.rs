@@ -147,6 +147,7 @@ mod tests {
             api_version: String::new(),
             source: 1,
             json: json!({"data": {"object": object}}).to_string(),
+            cause: Vec::new(),
         }
     }
 

@@ -9,7 +9,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 use tracing::Instrument as _;
 
-use crate::contract::Received;
+use crate::contract::{Received, Sent};
 use crate::domain::limits::STREAM_AHEAD_ITEMS_MAX;
 use crate::grpc::api::{Api, context};
 use crate::grpc::status;
@@ -21,7 +21,7 @@ use crate::proto::v1::{
 
 /// The stream of `AuditService.ExportAuditRecords`.
 pub type ExportAuditRecordsStream =
-    Pin<Box<dyn Stream<Item = Result<ExportAuditRecordsResponse, Status>> + Send>>;
+    Pin<Box<dyn Stream<Item = Result<Sent<ExportAuditRecordsResponse>, Status>> + Send>>;
 
 /// `AuditService.SearchAuditRecords`.
 pub(in crate::grpc) async fn search_audit_records(
@@ -89,11 +89,11 @@ pub(in crate::grpc) async fn export_audit_records(
         // No room means a slow reader, no receiver one that has gone.
         while let Ok(room) = sender.reserve().await {
             let next = tokio::select! {
-                () = drain.begun() => Err(super::event_service::shutting_down()),
+                () = drain.begun() => Err(crate::grpc::carried::shutting_down()),
                 next = gateway.next_of_export(&mut export) => next,
             };
             match next {
-                Ok(Some(records)) => room.send(Ok(records)),
+                Ok(Some(records)) => room.send(Ok(records.into())),
                 Ok(None) => return,
                 Err(fault) => return room.send(Err(status::of(&fault))),
             }

@@ -1,34 +1,27 @@
 //! Puts the event log on the wire; a stream goes at its caller's speed and says at its end how far it came.
 
-use std::future::pending;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::time::Duration;
 
-use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until};
-use tokio_stream::Stream;
-use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status};
-use tracing::Instrument as _;
 
-use crate::contract::Received;
-use crate::domain::drain::Drain;
-use crate::domain::limits::STREAM_AHEAD_ITEMS_MAX;
-use crate::gateway::{Changes, Code, EventStream, Fault, Gateway, Reason, Retry};
+use crate::contract::{Received, Sent};
+use crate::gateway::{EventStream, Fault, Gateway};
 use crate::grpc::api::{Api, context};
+use crate::grpc::carried::{Source, carried};
 use crate::grpc::status;
+use crate::proto::v1::subscribe_response::Item;
+use crate::proto::v1::watch_object_response::Item as Watched;
 use crate::proto::v1::{
     GetEventRequest, GetEventResponse, ListEventsRequest, ListEventsResponse, SubscribeRequest,
-    SubscribeResponse,
+    SubscribeResponse, WatchObjectRequest, WatchObjectResponse,
 };
-use crate::telemetry::metrics::Subscriber;
 
 /// The stream of `EventService.Subscribe`.
-pub type SubscribeStream = Pin<Box<dyn Stream<Item = Result<SubscribeResponse, Status>> + Send>>;
+pub type SubscribeStream = Pin<Box<dyn Stream<Item = Result<Sent<SubscribeResponse>, Status>> + Send>>;
 
-/// Advice on when to come back, to this gateway or another.
-const RETRY_SOON: Duration = Duration::from_secs(1);
+/// The stream of `EventService.WatchObject`.
+pub type WatchObjectStream = Pin<Box<dyn Stream<Item = Result<Sent<WatchObjectResponse>, Status>> + Send>>;
 
 /// `EventService.ListEvents`.
 pub(in crate::grpc) async fn list_events(
@@ -50,7 +43,7 @@ pub(in crate::grpc) async fn get_event(
     answer.map(Response::new).map_err(|fault| status::of(&fault))
 }
 
-/// `EventService.Subscribe`. What the stream holds ready for its caller is bounded, and it ends when the caller goes.
+/// `EventService.Subscribe`. The stream goes as far as its caller takes it, and ends when the caller goes.
 pub(in crate::grpc) async fn subscribe(
     api: &Api,
     request: Request<Received<SubscribeRequest>>,
@@ -60,89 +53,53 @@ pub(in crate::grpc) async fn subscribe(
     let changes = api.gateway.changes(&context.caller);
     let opened = api.gateway.subscribe(&context, &request.into_inner().message).await;
     let stream = opened.map_err(|fault| status::of(&fault))?;
-    let (sender, receiver) = mpsc::channel(STREAM_AHEAD_ITEMS_MAX);
-    let carrier = Carrier {
-        stream,
-        changes,
-        gateway: Arc::clone(&api.gateway),
-        drain: api.drain.clone(),
-        deadline: context.deadline,
-        _counted: api.gateway.metrics.subscriber(),
-    };
-    tokio::spawn(carrier.carry(sender).in_current_span());
-    Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+    Ok(Response::new(Box::pin(carried(api, &context, stream, changes))))
 }
 
-type Sender = mpsc::Sender<Result<SubscribeResponse, Status>>;
-
-/// A stream that is open.
-struct Carrier {
-    stream: EventStream,
-    /// Tells when it has to be judged anew.
-    changes: Changes,
-    gateway: Arc<Gateway>,
-    drain: Drain,
-    deadline: Option<Instant>,
-    /// Counts the stream for as long as it is open.
-    _counted: Subscriber,
+/// `EventService.WatchObject`: the snapshot, and then as `Subscribe`.
+pub(in crate::grpc) async fn watch_object(
+    api: &Api,
+    request: Request<Received<WatchObjectRequest>>,
+) -> Result<Response<WatchObjectStream>, Status> {
+    let context = context(&request)?;
+    let changes = api.gateway.changes(&context.caller);
+    let opened = api.gateway.watch_object(&context, &request.into_inner().message).await;
+    let (snapshot, stream) = opened.map_err(|fault| status::of(&fault))?;
+    let first = WatchObjectResponse { item: Some(Watched::Snapshot(snapshot)) };
+    let events = carried(api, &context, stream, changes).map(|sent| sent.map(watched));
+    Ok(Response::new(Box::pin(tokio_stream::once(Ok(first.into())).chain(events))))
 }
 
-impl Carrier {
-    async fn carry(mut self, sender: Sender) {
-        let end = self.until_end(&sender).await;
-        let reason = end.as_ref().map_or("", Fault::reason_name);
-        tracing::info!(position = self.stream.cursor().position, reason, "event stream ended");
-        if let Some(fault) = end {
-            let fault = fault.with("cursor", self.stream.cursor().encode());
-            // An error means that the caller has gone.
-            drop(sender.send(Err(status::of(&fault))).await);
-        }
+/// The same message of the other stream, whose fields have the same numbers.
+fn watched(sent: Sent<SubscribeResponse>) -> Sent<WatchObjectResponse> {
+    let item = sent.message.item.map(|item| match item {
+        Item::Event(event) => Watched::Event(event),
+        Item::Checkpoint(checkpoint) => Watched::Checkpoint(checkpoint),
+        Item::CaughtUp(caught_up) => Watched::CaughtUp(caught_up),
+    });
+    Sent { message: WatchObjectResponse { item }, shared: sent.shared }
+}
+
+impl Source for EventStream {
+    type Message = SubscribeResponse;
+
+    fn ready(&mut self, gateway: &Gateway) -> Option<Sent<SubscribeResponse>> {
+        gateway.ready_of(self)
     }
 
-    /// Sends until something ends the stream; nothing is said where it was the caller.
-    async fn until_end(&mut self, sender: &Sender) -> Option<Fault> {
-        let (drain, deadline) = (self.drain.clone(), self.deadline);
-        loop {
-            // Room first: what is taken from the subscription moves its cursor, so it must be sent.
-            let next = async {
-                let room = sender.reserve().await.ok()?;
-                Some((room, self.gateway.next_of(&mut self.stream).await))
-            };
-            let next = tokio::select! {
-                biased;
-                () = sender.closed() => return None,
-                () = drain.begun() => return Some(shutting_down()),
-                () = passed(deadline) => return Some(deadline_passed()),
-                () = self.changes.next() => None,
-                next = next => Some(next),
-            };
-            let Some(next) = next else {
-                match self.gateway.stream_again(&mut self.stream) {
-                    Ok(()) => continue,
-                    Err(fault) => return Some(fault),
-                }
-            };
-            match next? {
-                (room, Ok(response)) => room.send(Ok(response)),
-                (_, Err(fault)) => return Some(fault),
-            }
-        }
+    async fn next(&mut self, gateway: &Gateway) -> Result<Sent<SubscribeResponse>, Fault> {
+        gateway.next_of(self).await
     }
-}
 
-async fn passed(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => sleep_until(deadline).await,
-        None => pending().await,
+    fn again(&mut self, gateway: &Gateway) -> Result<(), Fault> {
+        gateway.stream_again(self)
     }
-}
 
-pub(super) fn shutting_down() -> Fault {
-    let message = "the gateway is going away; open the stream again where it ended";
-    Fault::new(Code::Unavailable, Reason::ShuttingDown, message).retry(Retry::After(RETRY_SOON))
-}
+    fn end(&self, fault: Fault) -> Fault {
+        fault.with("cursor", self.cursor().encode())
+    }
 
-fn deadline_passed() -> Fault {
-    let message = "the deadline passed; a stream without one does not end by itself";
-    Fault::new(Code::DeadlineExceeded, Reason::DeadlineExceeded, message)
+    fn log_end(&self, reason: &str) {
+        tracing::info!(position = self.cursor().position, reason, "event stream ended");
+    }
 }

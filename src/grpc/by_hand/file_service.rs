@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::time::{Instant, timeout_at};
+use tokio::sync::SemaphorePermit;
+use tokio::time::{Instant, timeout, timeout_at};
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::contract::Received;
-use crate::domain::limits::{UPLOAD_MS_MAX, UPLOADS_AT_ONCE_MAX};
+use crate::domain::limits::{UPLOAD_HEADER_MS_MAX, UPLOAD_MS_MAX, UPLOADS_AT_ONCE_MAX};
 use crate::gateway::{Code, Context, Fault, Reason, Retry, Upload};
 use crate::grpc::api::{Api, context};
 use crate::grpc::status;
@@ -25,12 +26,11 @@ pub(in crate::grpc) async fn upload_file(
 ) -> Result<Response<UploadFileResponse>, Status> {
     let context = context(&request)?;
     let refused = |fault| status::of(&api.gateway.refuse_upload(&context, None, fault));
-    let _place = api.uploads.try_acquire().map_err(|_| refused(full()))?;
     let latest = Instant::now() + Duration::from_millis(UPLOAD_MS_MAX);
     let deadline = context.deadline.map_or(latest, |deadline| deadline.min(latest));
     let gathered = timeout_at(deadline, gather(api, &context, request.into_inner())).await;
     let upload = gathered.unwrap_or_else(|_| Err(too_slow().into()));
-    let upload = upload.map_err(|unfit| match unfit {
+    let (upload, _place) = upload.map_err(|unfit| match unfit {
         Unfit::Refused(fault) => refused(*fault),
         Unfit::Denied(fault) => status::of(&fault),
         Unfit::Broken(status) => {
@@ -47,7 +47,7 @@ pub(in crate::grpc) async fn upload_file(
 enum Unfit {
     /// The gateway refuses it.
     Refused(Box<Fault>),
-    /// No policy permits it, which is on record already.
+    /// Its header is faulty or no policy permits it, which is on record already.
     Denied(Box<Fault>),
     /// It broke off, or the transport refuses it.
     Broken(Status),
@@ -65,19 +65,22 @@ impl From<Status> for Unfit {
     }
 }
 
-/// All of an upload, header and bytes; the bytes only of a caller that may send them.
-async fn gather(
-    api: &Api,
+/// All of an upload, header and bytes, and its place among those at once; place and bytes only for a caller that may
+/// send them.
+async fn gather<'a>(
+    api: &'a Api,
     context: &Context,
     mut stream: Streaming<Received<UploadFileRequest>>,
-) -> Result<Upload, Unfit> {
-    let header = header(&mut stream).await?;
+) -> Result<(Upload, SemaphorePermit<'a>), Unfit> {
+    let patience = Duration::from_millis(UPLOAD_HEADER_MS_MAX);
+    let header = timeout(patience, header(&mut stream)).await.map_err(|_| without_header())??;
     api.gateway.judge_upload(context, &header).map_err(|fault| Unfit::Denied(Box::new(fault)))?;
+    let place = api.uploads.try_acquire().map_err(|_| full())?;
     let mut upload = Upload::begin(header)?;
     while let Some(part) = stream.message().await? {
         upload.add(&chunk(part)?)?;
     }
-    Ok(upload)
+    Ok((upload, place))
 }
 
 fn full() -> Fault {
@@ -95,6 +98,12 @@ fn too_slow() -> Fault {
     let message = format!(
         "the file did not come in time, which is the deadline or {UPLOAD_MS_MAX} ms; nothing was sent"
     );
+    Fault::new(Code::DeadlineExceeded, Reason::DeadlineExceeded, message)
+}
+
+fn without_header() -> Fault {
+    let message =
+        format!("the header of the upload did not come within {UPLOAD_HEADER_MS_MAX} ms; nothing was sent");
     Fault::new(Code::DeadlineExceeded, Reason::DeadlineExceeded, message)
 }
 

@@ -17,6 +17,7 @@ fn caller(name: &str) -> CallerConfig {
         name: name.into(),
         namespace: format!("{name}-space"),
         groups: vec!["all".into()],
+        weight: 1,
         tokens: vec![format!("token-of-{name}-1").into()],
         certificates: vec![spiffe(name), PeerName::Dns(format!("{name}.example.org"))],
         subjects: vec![Subject { issuer: "idp".into(), subject: format!("{name}-service") }],
@@ -263,4 +264,38 @@ async fn what_stays_configured_stays_the_same_credential() {
     assert_eq!(setup.registry.again(&support, NOW_MS), Err(Stranger::UnknownToken));
     assert_eq!(setup.bearer("another-token-of-orders").await.unwrap().name, "orders");
     assert_eq!(setup.bearer(SUPPORT).await, Err(Stranger::UnknownToken));
+}
+
+#[tokio::test]
+async fn what_is_let_go_of_is_gone_and_nothing_comes_instead() {
+    let Setup { folder, registry } = setup();
+    let mut settings = settings(&folder);
+    let orders = &mut settings.callers[0];
+    orders.tokens = vec!["token-of-orders-2".into()];
+    orders.certificates.retain(|name| matches!(name, PeerName::Dns(_)));
+    orders.subjects.clear();
+    settings.callers[1] = caller("billing");
+    let issuers: Vec<_> = settings.issuers.iter().map(|(issuer, _)| issuer.clone()).collect();
+    let roll = Roll::new(settings.callers, issuers.clone()).unwrap();
+    assert!(registry.let_go(&roll));
+    assert!(!registry.let_go(&roll), "nothing is left to let go of");
+    let by = async |san: PeerName| {
+        let names = names(&[san]);
+        let presented = Presented { certificate: Some(&names), ..Presented::default() };
+        registry.identify(&presented, NOW_MS).await.map(|caller| caller.name)
+    };
+    assert_eq!(by(PeerName::Dns("orders.example.org".into())).await, Ok("orders".to_owned()));
+    assert_eq!(by(spiffe("orders")).await, Err(Stranger::UnknownCertificate));
+    assert_eq!(by(spiffe("billing")).await, Err(Stranger::UnknownCertificate));
+    for token in [ORDERS, SUPPORT, "token-of-orders-2", "token-of-billing-1"] {
+        let header = format!("Bearer {token}");
+        let presented = Presented { authorization: Some(&header), ..Presented::default() };
+        assert_eq!(registry.identify(&presented, NOW_MS).await, Err(Stranger::UnknownToken), "{token}");
+    }
+    assert!(!registry.knows("support") && !registry.knows("billing"));
+    assert!(registry.state().issuers.values().all(|issuer| issuer.subjects.is_empty()));
+
+    registry.let_go(&Roll::new(vec![caller("billing")], issuers).unwrap());
+    let nobody = registry.identify(&Presented::default(), NOW_MS).await;
+    assert_eq!(nobody, Err(Stranger::Missing), "where nobody is left, not everybody may call");
 }

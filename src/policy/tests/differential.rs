@@ -21,7 +21,7 @@ const ACCOUNTS: [&str; 2] = ["default", "eu"];
 const CURRENCIES: [&str; 3] = ["usd", "eur", "jpy"];
 const TAGS: [&str; 2] = ["a", "b"];
 const BALANCE: &str = "CustomerService.CreateCustomerBalanceTransaction";
-const SCOPES: [&str; 9] = [
+const SCOPES: [&str; 11] = [
     "RefundService.CreateRefund",
     "RefundService.GetRefund",
     BALANCE,
@@ -30,16 +30,20 @@ const SCOPES: [&str; 9] = [
     "money",
     "change",
     "admin",
+    "own",
     "RefundService",
+    "SubscriptionService",
 ];
 /// What is asked; all of them are in some scope or another, or in none.
-const ASKED: [&str; 6] = [
+const ASKED: [&str; 8] = [
     "RefundService.CreateRefund",
     "RefundService.GetRefund",
     BALANCE,
     "EventService.ReceiveEvent",
     "AdminService.ListOperations",
     "CustomerService.UpdateCustomer",
+    "SubscriptionService.CreateSubscription",
+    "SubscriptionService.Consume",
 ];
 
 #[derive(Clone, Debug)]
@@ -149,7 +153,10 @@ impl Plain {
             If::Mode(mode) => (*mode == "live") == asked.live,
             If::Namespace(name) => *name == asked.caller,
             If::AtMost(amount, currency) => {
-                money && asked.amount <= *amount && currency.is_none_or(|currency| currency == asked.currency)
+                // What is taken from a credit balance counts like what is added to it.
+                money
+                    && asked.amount.abs() <= *amount
+                    && currency.is_none_or(|currency| currency == asked.currency)
             }
             If::Order(prefix) => action.ordered && asked.order.starts_with(prefix),
             If::Tag(tag) => action.tagged && asked.tags.contains(tag),
@@ -222,7 +229,7 @@ fn asked() -> impl Strategy<Value = Asked> {
         prop::sample::select(&ASKED[..]),
         prop::sample::select(&ACCOUNTS[..]),
         any::<bool>(),
-        0_i64..5,
+        -4_i64..5,
         prop::sample::select(&CURRENCIES[..]),
         prop::sample::select(&["", "eu-1", "eu-2", "us-1"][..]),
         prop::sample::subsequence(&TAGS[..], 0..=2),

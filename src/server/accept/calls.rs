@@ -16,7 +16,7 @@ use tokio::time::Sleep;
 use tower::Service as _;
 
 use super::places::{OpenCall, Place};
-use crate::grpc::{Peer, too_slow};
+use crate::grpc::{Peer, layer, too_slow};
 
 /// The service of one connection.
 #[derive(Debug)]
@@ -24,6 +24,8 @@ pub(super) struct Calls {
     pub(super) router: axum::Router,
     pub(super) peer: Peer,
     pub(super) place: Arc<Place>,
+    /// Whether only calls of the contract are use. Whoever nobody knows could hold his place with any other for ever.
+    pub(super) contract_only: bool,
     /// How long the messages of a request may take to arrive, if that is bounded here.
     pub(super) arrival: Option<Duration>,
 }
@@ -34,7 +36,8 @@ impl hyper::service::Service<Request<Incoming>> for Calls {
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
-        let open = self.place.call();
+        let is_use = !self.contract_only || layer::is_of_contract(request.uri().path());
+        let open = is_use.then(|| self.place.call());
         request.extensions_mut().insert(self.peer.clone());
         let arrival = self.arrival.filter(|_| !request.body().is_end_stream());
         let request = request.map(|body| match arrival {
@@ -83,7 +86,7 @@ where
 /// An answer, with which the call ends.
 struct Answered {
     body: Body,
-    _open: OpenCall,
+    _open: Option<OpenCall>,
 }
 
 impl HttpBody for Answered {

@@ -14,7 +14,8 @@ use hyper_util::server::graceful::GracefulConnection;
 use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_rustls::TlsAcceptor;
 
 use super::calls::Calls;
@@ -27,19 +28,22 @@ use crate::domain::limits::{
     STREAMS_PER_CONNECTION_MAX,
 };
 use crate::grpc::Peer;
-use crate::identity::certificate;
+use crate::identity::{Stranger, certificate};
+use crate::server::tls::Material;
 use crate::telemetry::names::Cut;
 
-/// A connection that is silent this long is asked for a sign of life.
-const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(30);
-/// How long the sign of life may take.
-const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// HTTP/2 flow-control window of a stream and of a connection, in bytes.
 const WINDOW_BYTES: u32 = 1024 * 1024;
 /// Largest HTTP/2 frame, in bytes; large frames are what makes many events cheap to send.
 const FRAME_BYTES_MAX: u32 = 64 * 1024;
 /// Largest headers of a request of HTTP/1.1, in bytes.
 const HTTP1_HEADERS_BYTES_MAX: usize = 32 * 1024;
+
+/// The certificates that a peer presented, and news of what vouches for them.
+struct Vouched {
+    chain: Vec<CertificateDer<'static>>,
+    changes: Option<watch::Receiver<Arc<Material>>>,
+}
 
 /// Serves a connection until it ends, and says if it had to be cut.
 pub(super) async fn serve(
@@ -55,62 +59,90 @@ pub(super) async fn serve(
     let opened_by = Instant::now() + serving.times.opening;
     let place = Arc::new(place);
     let Some(tls) = &serving.tls else {
-        return protocol(stream, address, Vec::new(), opened_by, place, serving).await;
+        let nobody = Vouched { chain: Vec::new(), changes: None };
+        return protocol(stream, address, nobody, opened_by, place, serving).await;
     };
-    let material = tls.current();
+    // What is replaced from here on is news, be it in the middle of the handshake.
+    let mut changes = tls.changes();
+    let material = Arc::clone(&changes.borrow_and_update());
     let config = match serving.protocol() {
         Protocol::Http1 => material.http(),
         Protocol::Http2 => material.grpc(),
     };
-    let handshake = timeout_at(opened_by, TlsAcceptor::from(config).accept(stream));
     let stream = tokio::select! {
-        accepted = handshake => match accepted {
-            Err(_) => return Err(Cut::Slow),
-            Ok(Err(error)) => {
+        accepted = TlsAcceptor::from(config).accept(stream) => match accepted {
+            Err(error) => {
                 tracing::debug!(%error, %address, "a TLS handshake failed");
+                count_refused(&error, address, serving);
                 return Err(Cut::Handshake);
             }
-            Ok(Ok(stream)) => stream,
+            Ok(stream) => stream,
         },
-        () = serving.drain.begun() => return Ok(()),
+        late = late(opened_by, serving) => return late,
         () = place.taken() => return Err(Cut::Crowded),
     };
     let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
-    let chain = chain.iter().map(|certificate| certificate.clone().into_owned()).collect();
-    protocol(stream, address, chain, opened_by, place, serving).await
+    let chain: Vec<_> = chain.iter().map(|certificate| certificate.clone().into_owned()).collect();
+    let changes = Some(changes).filter(|_| !chain.is_empty());
+    protocol(stream, address, Vouched { chain, changes }, opened_by, place, serving).await
+}
+
+/// Waits until a connection had to stand. One that comes while the gateway goes has a moment: with its first words it may
+/// have sent a call, and only a connection that stands can say whether that is taken.
+async fn late(opened_by: Instant, serving: &Serving) -> Result<(), Cut> {
+    let gone = async {
+        serving.drain.begun().await;
+        sleep(serving.times.ending).await;
+    };
+    tokio::select! {
+        () = sleep_until(opened_by) => Err(Cut::Slow),
+        () = gone => Ok(()),
+    }
+}
+
+/// Counts a handshake that failed because of the peer's certificate, as calls by strangers are.
+fn count_refused(error: &io::Error, address: SocketAddr, serving: &Serving) {
+    let cause = match error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>()) {
+        Some(rustls::Error::InvalidCertificate(_)) => Stranger::RefusedCertificate,
+        Some(rustls::Error::NoCertificatesPresented) => Stranger::Missing,
+        _ => return,
+    };
+    serving.strangers.count(cause.as_str(), "", &address.ip().to_string());
+    serving.metrics.stranger(cause.as_str());
 }
 
 async fn protocol<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     stream: S,
     address: SocketAddr,
-    chain: Vec<CertificateDer<'static>>,
+    vouched: Vouched,
     opened_by: Instant,
     place: Arc<Place>,
     serving: &Serving,
 ) -> Result<(), Cut> {
-    let peer = Peer { address: address.ip().to_string(), certificate: names(&chain, address) };
-    let arrival = (serving.protocol() == Protocol::Http2).then_some(serving.times.request);
-    let calls = Calls { router: serving.router.clone(), peer, place: Arc::clone(&place), arrival };
+    let peer = Peer { address: address.ip().to_string(), certificate: names(&vouched.chain, address) };
+    let contract_only = serving.protocol() == Protocol::Http2;
+    let arrival = contract_only.then_some(serving.times.request);
+    let (router, in_place) = (serving.router.clone(), Arc::clone(&place));
+    let calls = Calls { router, peer, place: in_place, contract_only, arrival };
     match serving.protocol() {
         Protocol::Http1 => {
             let connection = http1(serving.times).serve_connection(TokioIo::new(stream), calls);
-            run(connection, &chain, None, &place, serving).await
+            run(connection, vouched, None, &place, serving).await
         }
         Protocol::Http2 => {
             let stream = tokio::select! {
-                opened = timeout_at(opened_by, Metered::open(stream)) => match opened {
-                    Err(_) => return Err(Cut::Slow),
-                    Ok(Err(error)) if error.kind() == io::ErrorKind::InvalidData => return Err(Cut::Protocol),
-                    Ok(Err(_)) => return Ok(()),
-                    Ok(Ok(stream)) => stream,
+                opened = Metered::open(stream) => match opened {
+                    Err(error) if error.kind() == io::ErrorKind::InvalidData => return Err(Cut::Protocol),
+                    Err(_) => return Ok(()),
+                    Ok(stream) => stream,
                 },
-                () = serving.drain.begun() => return Ok(()),
+                late = late(opened_by, serving) => return late,
                 () = place.taken() => return Err(Cut::Crowded),
             };
             let flooded = stream.flooded();
             let age = Instant::now() + jittered(serving.times.age);
-            let connection = http2().serve_connection(TokioIo::new(stream), calls);
-            let ended = run(connection, &chain, Some(age), &place, serving).await;
+            let connection = http2(serving.times).serve_connection(TokioIo::new(stream), calls);
+            let ended = run(connection, vouched, Some(age), &place, serving).await;
             if flooded.load(Ordering::Relaxed) { Err(Cut::Flood) } else { ended }
         }
     }
@@ -126,17 +158,16 @@ fn names(chain: &[CertificateDer<'static>], address: SocketAddr) -> Option<Arc<P
 }
 
 /// Drives a connection. It is asked to leave when the gateway ends, when it is old and when another needs its place, and
-/// cut when its certificate is not vouched for any more.
+/// cut when its certificate is not vouched for any more, or when it is old and not in use.
 async fn run(
     connection: impl GracefulConnection<Error = hyper::Error>,
-    chain: &[CertificateDer<'static>],
+    Vouched { chain, mut changes }: Vouched,
     age: Option<Instant>,
     place: &Place,
     serving: &Serving,
 ) -> Result<(), Cut> {
     let mut connection = pin!(connection);
-    let mut changes = serving.tls.as_ref().filter(|_| !chain.is_empty()).map(super::Tls::changes);
-    let (mut leaving, mut gone_by) = (false, None);
+    let (mut leaving, mut ending, mut gone_by, mut unused_by) = (false, false, None, None);
     loop {
         let changed = async {
             match &mut changes {
@@ -149,8 +180,22 @@ async fn run(
                 tracing::debug!(%error, "a connection ended badly");
                 cut_by_us(&error).map_or(Ok(()), Err)
             }),
-            () = serving.drain.begun(), if !leaving => leaving = true,
-            () = at(age), if !leaving => leaving = true,
+            () = serving.drain.begun(), if !ending => {
+                (leaving, ending) = (true, true);
+                unused_by = Some(Instant::now() + serving.times.ending);
+            }
+            () = at(age), if !leaving => {
+                leaving = true;
+                unused_by = Some(Instant::now() + serving.times.lingering);
+            }
+            () = at(unused_by) => {
+                if !place.is_in_use() {
+                    return if ending { Ok(()) } else { Err(Cut::Old) };
+                }
+                let again = if ending { serving.times.ending } else { serving.times.lingering };
+                unused_by = Some(Instant::now() + again);
+                continue;
+            }
             () = place.taken(), if gone_by.is_none() => {
                 leaving = true;
                 gone_by = Some(Instant::now() + serving.times.leaving);
@@ -159,7 +204,7 @@ async fn run(
             is_there = changed => {
                 match &mut changes {
                     Some(changes) if is_there => {
-                        if !changes.borrow_and_update().vouches_for(chain) {
+                        if !changes.borrow_and_update().vouches_for(&chain) {
                             return Err(Cut::Certificate);
                         }
                     }
@@ -203,7 +248,7 @@ fn http1(times: Times) -> http1::Builder {
 }
 
 /// HTTP/2 with every limit spelled out.
-fn http2() -> http2::Builder<TokioExecutor> {
+fn http2(times: Times) -> http2::Builder<TokioExecutor> {
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
         .timer(TokioTimer::new())
@@ -215,8 +260,8 @@ fn http2() -> http2::Builder<TokioExecutor> {
         .initial_stream_window_size(WINDOW_BYTES)
         .initial_connection_window_size(WINDOW_BYTES)
         .max_frame_size(FRAME_BYTES_MAX)
-        .keep_alive_interval(KEEP_ALIVE_INTERVAL)
-        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT);
+        .keep_alive_interval(times.silence)
+        .keep_alive_timeout(times.sign_of_life);
     builder
 }
 

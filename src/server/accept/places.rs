@@ -125,6 +125,11 @@ impl Place {
         self.leave.notified().await;
     }
 
+    /// Whether a call is open that counts as use.
+    pub(super) fn is_in_use(&self) -> bool {
+        self.places.held().connections.get(&self.id).is_some_and(|connection| connection.open_calls > 0)
+    }
+
     /// Counts a call as open for as long as the guard lives.
     pub(super) fn call(self: &Arc<Self>) -> OpenCall {
         if let Some(connection) = self.places.held().connections.get_mut(&self.id) {

@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::Reloader;
+use super::Supervisor;
 use crate::config::{Loaded, Loader};
 use crate::domain::drain::Drain;
 
@@ -67,7 +68,12 @@ fn look(files: &BTreeSet<PathBuf>) -> Look {
 }
 
 /// Takes new settings whenever a file changes or `again` is notified, until the drain begins.
-pub(in crate::server) async fn watch(reloader: Reloader, loader: Loader, again: Arc<Notify>, drain: Drain) {
+pub(in crate::server) async fn watch(
+    reloader: Reloader,
+    loader: Loader,
+    (again, supervisor): (Arc<Notify>, Supervisor),
+    drain: Drain,
+) {
     let mut files = BTreeSet::new();
     let Some((mut taken, first)) = read(&loader, &mut files).await else { return };
     // What changed since the start read it is taken like any other change.
@@ -88,7 +94,11 @@ pub(in crate::server) async fn watch(reloader: Reloader, loader: Loader, again: 
         }
         let Some((seen, loaded)) = read(&loader, &mut files).await else { continue };
         (taken, last) = (seen.clone(), seen);
+        if is_asked {
+            supervisor.reloading();
+        }
         failed = take(&reloader, loaded).await;
+        supervisor.ready(failed.is_none());
     }
 }
 
@@ -109,7 +119,7 @@ async fn read(loader: &Loader, files: &mut BTreeSet<PathBuf>) -> Option<(Look, L
 
 /// When the settings could not be taken, if so.
 async fn take(reloader: &Reloader, loaded: Loaded) -> Option<Instant> {
-    reloader.reload(loaded.config).await.is_err().then(Instant::now)
+    reloader.reload(loaded.config, loaded.roll).await.is_err().then(Instant::now)
 }
 
 #[cfg(test)]

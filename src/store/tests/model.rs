@@ -279,6 +279,13 @@ impl Model {
             Self::with(&self.events, terms.event, term, after, count_max),
             "events with {term}"
         );
+        let back = store.events_with_before(term, after, count_max, usize::MAX).await.unwrap();
+        let back: Vec<_> = back.iter().map(|stored| stored.position).collect();
+        let mut expected = Self::with(&self.events, terms.event, term, 0, usize::MAX);
+        expected.retain(|position| *position < after);
+        expected.reverse();
+        expected.truncate(count_max);
+        assert_eq!(back, expected, "events with {term} before {after}");
     }
 }
 

@@ -143,7 +143,7 @@ async fn a_folder_belongs_to_one_store_and_a_newer_or_foreign_file_is_left_alone
     assert_eq!(store.commit(record(1, "late")).await, Err(Error::Closed));
     assert_eq!(store.operation(&hash(1)).await, Err(Error::Closed));
     rusqlite::Connection::open(database(&dir)).unwrap().pragma_update(None, "user_version", 99).unwrap();
-    assert_eq!(Store::open(dir.path(), terms()).unwrap_err(), Error::TooNew { found: 99, known: 3 });
+    assert_eq!(Store::open(dir.path(), terms()).unwrap_err(), Error::TooNew { found: 99, known: 4 });
     std::fs::write(database(&dir), "not a database, but as long as the head of one would be".repeat(100))
         .unwrap();
     assert!(matches!(Store::open(dir.path(), terms()).unwrap_err(), Error::Corrupt(_)));

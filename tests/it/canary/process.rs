@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 use tokio::net::TcpListener;
+use tollgate::config::ClientCertificates;
 use tollgate::domain::clock::SystemClock;
 use tollgate::sandbox::{Control, Handle, Options, Sandbox, WebhookTarget};
 use tonic::metadata::MetadataValue;
@@ -19,8 +20,11 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
 use tonic::{Request, Status};
 
-use crate::rig::{connect, until};
+use crate::rig::until;
+use crate::tls::{Authority, authority, dial, settings};
 
+/// The authority that the gateway's certificate is of.
+const AUTHORITY: &str = "own.pem";
 const TOLLGATE: &str = env!("CARGO_BIN_EXE_tollgate");
 /// Largest file below `/proc/PID` that is read; `mem` and `pagemap` are as large as the address space.
 const PROC_BYTES_MAX: u64 = 4 * 1024 * 1024;
@@ -110,6 +114,7 @@ pub(super) struct Process {
     key: String,
     hook: String,
     token: String,
+    authority: Authority,
     log: PathBuf,
     grpc: SocketAddr,
     webhook: SocketAddr,
@@ -117,7 +122,8 @@ pub(super) struct Process {
 }
 
 impl Process {
-    /// Key and webhook secret come by variables, the caller's token stands in the file; logs say everything they can.
+    /// Key and webhook secret come by variables, the caller's token stands in the settings, the key of TLS in a file of its
+    /// own; logs say everything they can.
     pub(super) async fn start(form: Form, otlp: &str, key: &str, hook: &str, token: &str) -> Self {
         // An earlier one, set by another test, stays.
         drop(rustls::crypto::ring::default_provider().install_default());
@@ -126,6 +132,9 @@ impl Process {
         let sandbox = Sandbox::start(listener, options).await.unwrap();
         let folder = TempDir::new().unwrap();
         let (at, stripe) = (folder.path().to_owned(), sandbox.address().to_string());
+        let authority = authority();
+        fs::write(at.join(AUTHORITY), authority.pem()).unwrap();
+        settings(&at, &authority, &authority, ClientCertificates::Optional);
         write_settings(&at, &stripe, token);
         fs::write(at.join("rules.cedar"), "@id(\"all\") permit(principal, action, resource);\n").unwrap();
         let log = at.join("gateway.log");
@@ -150,7 +159,7 @@ impl Process {
         };
         sandbox.control().set_webhooks(vec![target]);
         let [key, hook, token] = [key, hook, token].map(str::to_owned);
-        Self { watched, sandbox, key, hook, token, log, grpc, webhook, ops }
+        Self { watched, sandbox, key, hook, token, authority, log, grpc, webhook, ops }
     }
 
     pub(super) fn id(&self) -> u32 {
@@ -186,7 +195,8 @@ impl Process {
     }
 
     pub(super) async fn wire(&self, credential: &str) -> InterceptedService<Channel, Bearer> {
-        InterceptedService::new(connect(self.grpc).await, Bearer(credential.to_owned()))
+        let channel = dial(self.grpc, &self.authority, None).await.unwrap();
+        InterceptedService::new(channel, Bearer(credential.to_owned()))
     }
 
     pub(super) async fn get(&self, path: &str) -> String {
@@ -224,7 +234,8 @@ impl Process {
         let mut command = Command::new(TOLLGATE);
         command.args(arguments).env_clear().current_dir(self.folder()).stdin(Stdio::null());
         command.env("TOLLGATE_STRIPE_KEY", &self.key).env("TOLLGATE_WEBHOOK_SECRET", &self.hook);
-        command.env("TOLLGATE_ADDRESS", self.grpc.to_string()).env("TOLLGATE_TOKEN", &self.token);
+        command.env("TOLLGATE_ADDRESS", format!("https://{}", self.grpc)).env("TOLLGATE_TLS_CA", AUTHORITY);
+        command.env("TOLLGATE_TOKEN", &self.token);
         tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
     }
 
@@ -278,10 +289,17 @@ policy.files = ["{at}/rules.cedar"]
 [stripe]
 api_base = "http://{stripe}"
 files_base = "http://{stripe}"
+[traffic]
+requests_per_s = 100000
+endpoint_requests_per_s = 100000
+requests_at_once_max = 10000
 [listen]
 grpc = "127.0.0.1:0"
 webhook = "127.0.0.1:0"
 ops = "127.0.0.1:0"
+[tls]
+certificate_file = "{at}/cert.pem"
+key_file = "{at}/key.pem"
 [callers.canary]
 token = "{token}"
 "#,

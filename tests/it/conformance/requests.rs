@@ -82,7 +82,7 @@ fn fill(message: &MessageDescriptor, filling: &Filling<'_>) -> DynamicMessage {
     for field in message.fields() {
         // A token must be one that was handed out, and a preview sends nothing.
         let for_later = ["page_token", "validate_only", "account"].contains(&field.name());
-        if for_later || out.iter().any(|name| name == field.name()) {
+        if for_later || !is_taken(&field) || out.iter().any(|name| name == field.name()) {
             continue;
         }
         if let Some(value) = value(&field, filling) {
@@ -132,16 +132,24 @@ fn single(field: &FieldDescriptor, filling: &Filling<'_>) -> Option<Value> {
     })
 }
 
-/// A rule of the field as a number, if it has it.
-fn rule(field: &FieldDescriptor, name: &str) -> Option<i64> {
+/// Whether the gateway takes the field at all.
+fn is_taken(field: &FieldDescriptor) -> bool {
+    rules(field).is_none_or(|rules| !rules.has_field_by_name("instead"))
+}
+
+fn rules(field: &FieldDescriptor) -> Option<DynamicMessage> {
     let options = field.options();
     let extension =
         options.descriptor().parent_pool().get_extension_by_name(&format!("{OPTIONS}.rules")).unwrap();
     if !options.has_extension(&extension) {
         return None;
     }
-    let rules = options.get_extension(&extension);
-    let rules = rules.as_message()?;
+    options.get_extension(&extension).as_message().cloned()
+}
+
+/// A rule of the field as a number, if it has it.
+fn rule(field: &FieldDescriptor, name: &str) -> Option<i64> {
+    let rules = rules(field)?;
     if !rules.has_field_by_name(name) {
         return None;
     }

@@ -43,6 +43,15 @@ pub(crate) struct Operation {
     pub(crate) change: Change,
 }
 
+/// How a call goes out.
+#[derive(Clone, Copy)]
+pub(crate) struct Sending<'a> {
+    /// How long its caller waits.
+    pub(crate) wait: Duration,
+    /// The trace that it is part of, 32 hexadecimal digits; empty for none.
+    pub(crate) trace: &'a str,
+}
+
 /// What a caller learns of one call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Answer {
@@ -127,14 +136,19 @@ impl Operation {
 
     /// Sends it once.
     pub(crate) async fn send(&self, wire: Wire, wait: Duration) -> Answer {
-        match Box::pin(self.exchange(wire, wait)).await {
+        match Box::pin(self.exchange(wire, Sending { wait, trace: "" })).await {
             Ok((object, _)) if object.is_empty() => Answer::Wrong("a success without an object".to_owned()),
             Ok((object, amount)) => Answer::Done { object, amount },
             Err(status) => meaning(&status),
         }
     }
 
-    async fn exchange(&self, wire: Wire, wait: Duration) -> Result<(String, Option<i64>), Status> {
+    /// The same, with the object and its amount, or the status as it came.
+    pub(crate) async fn exchange(
+        &self,
+        wire: Wire,
+        sending: Sending<'_>,
+    ) -> Result<(String, Option<i64>), Status> {
         let operation = self.reference();
         match self.change.clone() {
             Change::Refund { payment, amount } => {
@@ -144,13 +158,14 @@ impl Operation {
                     amount: Some(amount),
                     ..Default::default()
                 };
-                let answer = RefundServiceClient::new(wire).create_refund(timed(request, wait)).await?;
+                let answer = RefundServiceClient::new(wire).create_refund(sending.request(request)).await?;
                 let refund = answer.into_inner().refund.unwrap_or_default();
                 Ok((refund.id, Some(refund.amount)))
             }
             Change::CreateCustomer { name } => {
                 let request = CreateCustomerRequest { operation, name: Some(name), ..Default::default() };
-                let answer = CustomerServiceClient::new(wire).create_customer(timed(request, wait)).await?;
+                let answer =
+                    CustomerServiceClient::new(wire).create_customer(sending.request(request)).await?;
                 Ok((answer.into_inner().customer.unwrap_or_default().id, None))
             }
             Change::UpdateCustomer { customer, description } => {
@@ -160,7 +175,8 @@ impl Operation {
                     description: Some(description),
                     ..Default::default()
                 };
-                let answer = CustomerServiceClient::new(wire).update_customer(timed(request, wait)).await?;
+                let answer =
+                    CustomerServiceClient::new(wire).update_customer(sending.request(request)).await?;
                 Ok((answer.into_inner().customer.unwrap_or_default().id, None))
             }
             Change::Attach { customer } => {
@@ -170,8 +186,9 @@ impl Operation {
                     customer: Some(customer),
                     ..Default::default()
                 };
-                let answer =
-                    PaymentMethodServiceClient::new(wire).attach_payment_method(timed(request, wait)).await?;
+                let answer = PaymentMethodServiceClient::new(wire)
+                    .attach_payment_method(sending.request(request))
+                    .await?;
                 Ok((answer.into_inner().payment_method.unwrap_or_default().id, None))
             }
             Change::Stage { dispute, text } => {
@@ -183,21 +200,27 @@ impl Operation {
                     ..Default::default()
                 };
                 let mut client = DisputeServiceClient::new(wire);
-                let answer = Box::pin(client.stage_dispute_evidence(timed(request, wait))).await?;
+                let answer = Box::pin(client.stage_dispute_evidence(sending.request(request))).await?;
                 Ok((answer.into_inner().dispute.unwrap_or_default().id, None))
             }
         }
     }
 }
 
-fn timed<T>(message: T, wait: Duration) -> Request<T> {
-    let mut request = Request::new(message);
-    request.set_timeout(wait);
-    request
+impl Sending<'_> {
+    pub(crate) fn request<T>(self, message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        request.set_timeout(self.wait);
+        if !self.trace.is_empty() {
+            let parent = format!("00-{}-00f067aa0ba902b7-01", self.trace);
+            request.metadata_mut().insert("traceparent", parent.parse().unwrap());
+        }
+        request
+    }
 }
 
 /// What a careful caller makes of a status: whatever the gateway itself did not decide is to be sent again.
-fn meaning(status: &Status) -> Answer {
+pub(crate) fn meaning(status: &Status) -> Answer {
     let told = format!("{:?}: {}", status.code(), status.message());
     let Some(info) = status.get_details_error_info() else {
         return Answer::Later { reason: "transport".to_owned(), unknown: false };

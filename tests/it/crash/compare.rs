@@ -20,6 +20,18 @@ pub(crate) enum Rule {
     LedgerDiffers,
     EventLost,
     EventTwice,
+    EventMissing,
+    EventUnseen,
+    EventSkipped,
+    EventRepeated,
+    EventOrder,
+    EventMoved,
+    LogGap,
+    AcknowledgedAgain,
+    NeverSettled,
+    CallCut,
+    LeftOpen,
+    StreamCut,
     WrongAnswer,
     Process,
 }
@@ -36,6 +48,22 @@ impl Rule {
             Self::LedgerDiffers => "the ledger says something else than the caller was told",
             Self::EventLost => "an acknowledged webhook is not in the log",
             Self::EventTwice => "an event is in the log twice",
+            Self::EventMissing => "an event that Stripe made is not in the log",
+            Self::EventUnseen => "an event that a reader asked for was never shown to it",
+            Self::EventSkipped => "a stream left out an event",
+            Self::EventRepeated => "a stream showed what lies before the cursor it was to start behind",
+            Self::EventOrder => "a stream went back",
+            Self::EventMoved => "a stream showed another event than the log has at that position",
+            Self::LogGap => "the log has a gap",
+            Self::AcknowledgedAgain => {
+                "a subscription delivered what was acknowledged, parked or skipped before"
+            }
+            Self::NeverSettled => {
+                "a subscription is done with an event that nobody acknowledged, parked or skipped"
+            }
+            Self::CallCut => "a call that was accepted, or may have been, ended without an answer",
+            Self::LeftOpen => "a gateway ended in peace without what it had begun on record",
+            Self::StreamCut => "a stream ended without a word, or without the place at which it goes on",
             Self::WrongAnswer => "an answer that should not be",
             Self::Process => "the process failed",
         }

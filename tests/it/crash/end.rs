@@ -3,7 +3,7 @@
 
 use tollgate::sandbox::Control;
 
-use super::compare::{self, Rule, Violations};
+use super::compare::{self, Violations};
 use super::deliver_all;
 use super::gateway::Gateway;
 use super::load::{Entry, Load};
@@ -34,15 +34,12 @@ pub(crate) async fn end(
 
     let mut book = Book::read(control);
     book.effects.drain(..seeded);
-    let (audit, events) = records::stored(&gateway.data()).await;
+    let (audit, log) = records::stored(&gateway.data()).await;
+    let events = log.into_iter().map(|logged| logged.id).collect();
     let history = std::mem::take(&mut *load.history());
     let records = Records { history: &history, ledger, book, audit, events, unknown_max };
     let mut violations = compare::violations(&records);
-    let log = gateway.log();
-    if !ended.success() || log.contains("panicked") {
-        let panics = log.lines().filter(|line| line.contains("panicked")).map(str::to_owned);
-        violations.entry(Rule::Process).or_default().extend(panics.chain([ended.to_string()]));
-    }
+    gateway.judge_end(ended, &mut violations);
     let (effects, acknowledged) = (records.book.effects.len(), records.book.acknowledged.len());
     Ended { history, effects, acknowledged, violations }
 }

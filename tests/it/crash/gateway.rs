@@ -17,6 +17,7 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
+use super::compare::{Rule, Violations};
 use super::random::Random;
 use crate::rig::{KEY, SECRET, TOKEN};
 
@@ -60,12 +61,20 @@ data = "{}"
 key = "{KEY}"
 api_base = "http://{stripe}"
 files_base = "http://{stripe}"
+[traffic]
+requests_per_s = 100000
+endpoint_requests_per_s = 100000
+requests_at_once_max = 10000
 [webhook]
 secret = "{SECRET}"
 [listen]
+lame_duck_s = 0
+grace_s = 30
 grpc = "{grpc}"
 webhook = "{webhook}"
 ops = "{ops}"
+[events]
+sweep_reads_per_day = 0
 [policy]
 files = ["{}"]
 [callers.prover]
@@ -85,6 +94,18 @@ log = "warn"
     pub(crate) fn configure(&self, more: &str) {
         let file = OpenOptions::new().append(true).open(self.folder.join("tollgate.toml"));
         file.unwrap().write_all(more.as_bytes()).unwrap();
+    }
+
+    /// Has it read Stripe's own list of events at each start, and so much of what was read before again; before the first
+    /// start.
+    pub(crate) fn sweep(&self, overlap_s: u64) {
+        let file = self.folder.join("tollgate.toml");
+        let text = std::fs::read_to_string(&file).unwrap();
+        std::fs::write(
+            file,
+            text.replace("sweep_reads_per_day = 0", &format!("sweep_overlap_s = {overlap_s}")),
+        )
+        .unwrap();
     }
 
     /// The running process.
@@ -201,6 +222,16 @@ log = "warn"
                 child.kill().unwrap();
                 child.wait().unwrap()
             }
+        }
+    }
+
+    /// Notes an end that was no success, and panics in all its lives.
+    pub(crate) fn judge_end(&self, ended: ExitStatus, violations: &mut Violations) {
+        let log = self.log();
+        let panics: Vec<&str> = log.lines().filter(|line| line.contains("panicked")).collect();
+        if !ended.success() || !panics.is_empty() {
+            let found = violations.entry(Rule::Process).or_default();
+            found.extend(panics.into_iter().map(str::to_owned).chain([ended.to_string()]));
         }
     }
 

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use serde::Deserialize;
+use tollgate::events::Envelope;
 use tollgate::proto::v1::Operation as LedgerEntry;
 use tollgate::sandbox::Control;
 use tollgate::store::{Store, Terms};
@@ -46,18 +47,24 @@ pub(crate) struct Audit {
     /// The operation's hash, which is also the stamp.
     pub(crate) operation: Option<String>,
     pub(crate) idempotency_key: Option<String>,
+    /// The trace of the call.
+    pub(crate) trace_id: Option<String>,
     /// The rule that decided.
     pub(crate) decision: Option<String>,
-    pub(crate) outcome: Option<Concluded>,
     pub(crate) note: Option<String>,
     /// How many calls it stands for, where it is a sum.
     pub(crate) count: Option<u64>,
 }
 
-/// What came of a call by its audit record, in a word.
-#[derive(Debug, Deserialize)]
-pub(crate) struct Concluded {
-    pub(crate) result: String,
+/// One event in the log.
+#[derive(Clone, Debug)]
+pub(crate) struct Logged {
+    pub(crate) position: u64,
+    pub(crate) id: String,
+    /// Its type.
+    pub(crate) kind: String,
+    /// Id of the object that it is about; empty without one.
+    pub(crate) object: String,
 }
 
 /// Everything that is known at the end.
@@ -79,8 +86,8 @@ impl Book {
     }
 }
 
-/// What a gateway that is gone left in its data folder: audit records and event ids.
-pub(crate) async fn stored(data: &Path) -> (Vec<Audit>, Vec<String>) {
+/// What a gateway that is gone left in its data folder: audit records and events.
+pub(crate) async fn stored(data: &Path) -> (Vec<Audit>, Vec<Logged>) {
     let store = Store::open(data, Terms::default()).unwrap();
     let mut audit = Vec::new();
     let mut sequence = 0;
@@ -96,7 +103,12 @@ pub(crate) async fn stored(data: &Path) -> (Vec<Audit>, Vec<String>) {
         let rows = store.events_after(position, PAGE_ROWS, PAGE_BYTES).await.unwrap();
         let Some(last) = rows.last() else { break };
         position = last.position;
-        events.extend(rows.into_iter().map(|row| row.event.id));
+        events.extend(rows.into_iter().map(|row| Logged {
+            position: row.position,
+            object: Envelope::parse(&row.event.json).unwrap().object_id,
+            id: row.event.id,
+            kind: row.event.kind,
+        }));
     }
     verify_left_behind(&store, data).await;
     store.close().await;

@@ -34,13 +34,7 @@ impl Report {
             "  {} operations in {} calls ({} cut off), {} effects, {} webhooks acknowledged, {} unknown for good",
             self.operations, self.calls, self.cut, self.effects, self.acknowledged, self.unknown
         );
-        println!("  {} violations", self.total());
-        for (rule, found) in &self.violations {
-            println!("  {:>5} x {}", found.len(), rule.says());
-            for one in found.iter().take(SHOWN_MAX) {
-                println!("          {one}");
-            }
-        }
+        print_violations(&self.violations);
     }
 
     /// The figures besides kills and violations.
@@ -50,5 +44,16 @@ impl Report {
             "{operations} operations in {calls} calls, {effects} effects, {acknowledged} webhooks acknowledged, \
              {unknown} unknown for good"
         )
+    }
+}
+
+/// What broke, by promise, with some examples of each.
+pub(crate) fn print_violations(violations: &Violations) {
+    println!("  {} violations", violations.values().map(Vec::len).sum::<usize>());
+    for (rule, found) in violations {
+        println!("  {:>5} x {}", found.len(), rule.says());
+        for one in found.iter().take(SHOWN_MAX) {
+            println!("          {one}");
+        }
     }
 }

@@ -106,6 +106,7 @@ impl Plan {
             api_version: "2026-10-28.endive".to_owned(),
             source: 1,
             json: format!(r#"{{"id":"evt_{number}","filler":"{}"}}"#, "x".repeat(1_500)),
+            cause: Vec::new(),
         }
     }
 

@@ -17,7 +17,7 @@ use tokio_rustls::client::TlsStream;
 use tollgate::config::{Environment, Flags, Loader};
 use tollgate::domain::clock::{Clock, SystemClock};
 use tollgate::sandbox::{Control, Handle, Options, RestrictedKey, Sandbox, WebhookTarget};
-use tollgate::server::{self, Running};
+use tollgate::server::{self, Running, Supervisor};
 use tonic::metadata::MetadataValue;
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
@@ -87,7 +87,7 @@ impl Place {
         let loader = Loader::new(flags, Environment::default());
         let config = loader.load().config.unwrap();
         let mut gateway = server::start(config, Arc::new(SystemClock::new())).await.unwrap();
-        gateway.follow(loader, Arc::clone(&self.again));
+        gateway.follow(loader, Arc::clone(&self.again), Supervisor::default());
         let channel = self.connect(gateway.grpc).await;
         self.serving = Some((gateway, channel));
         self.deliver_with("whsec_old");
@@ -109,7 +109,7 @@ impl Place {
     }
 
     /// A certificate with its key in a folder, and a link to it in the place of the one before, as Kubernetes does it.
-    fn issue(&self, version: &str) {
+    pub(super) fn issue(&self, version: &str) {
         let folder = self.path("tls").join(version);
         fs::create_dir(&folder).unwrap();
         let params = CertificateParams::new(vec![NAME.to_owned()]).unwrap();
@@ -195,6 +195,10 @@ policy.files = ["{at}/rules.cedar"]
 key_file = "{at}/stripe_key"
 api_base = "http://{stripe}"
 files_base = "http://{stripe}"
+[traffic]
+requests_per_s = 100000
+endpoint_requests_per_s = 100000
+requests_at_once_max = 10000
 [webhook]
 secret_file = "{at}/webhook_secret"
 [listen]
@@ -250,12 +254,12 @@ key_file = "{at}/tls/data/key.pem"
         client.get(url).send().await.unwrap().text().await.unwrap()
     }
 
-    pub(super) async fn metrics(&self) -> String {
+    async fn metrics(&self) -> String {
         self.get("/metrics").await
     }
 
     /// The value of the first line of a metric that holds both texts; 0 when there is none.
-    async fn value(&self, metric: &str, label: &str) -> u64 {
+    pub(super) async fn value(&self, metric: &str, label: &str) -> u64 {
         let metrics = self.metrics().await;
         let line =
             metrics.lines().find(|line| line.starts_with(&format!("{metric}{{")) && line.contains(label));

@@ -21,6 +21,8 @@ pub(super) enum Does {
     Reads,
     /// Changes something at Stripe.
     Changes,
+    /// Keeps or changes what is the caller's own at the gateway.
+    Keeps,
     /// Sees or changes the gateway itself.
     Operates,
 }
@@ -118,8 +120,11 @@ impl Options {
     fn does(&self, method: &MethodDescriptor) -> Does {
         let options = method.options();
         if !options.has_extension(&self.stripe) {
-            let reads = options.get_extension(&self.access).as_enum_number() == Some(1);
-            return if reads { Does::Reads } else { Does::Operates };
+            return match options.get_extension(&self.access).as_enum_number() {
+                Some(1) => Does::Reads,
+                Some(2) => Does::Keeps,
+                _ => Does::Operates,
+            };
         }
         let stripe = options.get_extension(&self.stripe);
         let effect = member(stripe.as_message().unwrap(), "effect").as_enum_number().unwrap();

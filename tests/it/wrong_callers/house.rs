@@ -39,6 +39,8 @@ pub(super) const TENANT: (&str, &str) = ("tenant", "token-of-the-tenant");
 pub(super) const FROZEN: (&str, &str) = ("frozen", "token-of-the-frozen-one");
 /// One who may do everything at one account.
 pub(super) const DOMESTIC: (&str, &str) = ("domestic", "token-of-the-domestic-one");
+/// One of another namespace, who may do everything at the other account.
+pub(super) const NEIGHBOUR: (&str, &str) = ("neighbour", "token-of-the-neighbour");
 /// One who may do everything and has no money left.
 pub(super) const SPENDER: (&str, &str) = ("spender", "token-of-the-spender");
 /// One who may do everything, and is frozen in the middle of it.
@@ -58,7 +60,7 @@ permit (principal in Group::"members", action, resource);
 permit (principal in Group::"readers", action in Action::"read", resource);
 
 @id("interns-only-read")
-forbid (principal == Caller::"intern", action in [Action::"change", Action::"admin"], resource);
+forbid (principal == Caller::"intern", action in [Action::"change", Action::"own", Action::"admin"], resource);
 
 @id("capped")
 forbid (
@@ -69,6 +71,9 @@ forbid (
 
 @id("domestic-stays-at-home")
 permit (principal == Caller::"domestic", action, resource == Account::"default");
+
+@id("the-neighbour-stays-abroad")
+permit (principal == Caller::"neighbour", action, resource == Account::"eu");
 
 @id("tenants-own-orders")
 permit (principal == Caller::"tenant", action in Action::"change", resource)
@@ -270,6 +275,9 @@ fn settings(folder: &Path, issuer: &Issuer, authorities: &Authorities) -> String
     format!(
         r#"
 {}
+[callers.{}]
+token = "{}"
+namespace = "elsewhere"
 [callers.orders]
 jwt = ["idp:{SUBJECT}"]
 certificates = ["{ORDERS}"]
@@ -288,6 +296,8 @@ audience = "{AUDIENCE}"
 jwks_file = "{}"
 {}"#,
         named.map(named_caller).concat(),
+        NEIGHBOUR.0,
+        NEIGHBOUR.1,
         key_set.display(),
         authorities.settings(folder)
     )

@@ -11,8 +11,8 @@ pub(super) type Denials = BTreeMap<(String, String, String), u64>;
 
 /// What stands for any freeze, which has a name of its own that nobody can know beforehand.
 const FREEZE: &str = "freeze";
-/// What came of a change that did not fit into a budget.
-const BUDGET: &str = "over_budget";
+/// What stands for any budget.
+const BUDGET: &str = "budget";
 
 /// Where the denial of an attempt is counted.
 pub(super) fn place(who: &Who, rpc: &str) -> (String, String, String) {
@@ -28,16 +28,15 @@ pub(super) fn place(who: &Who, rpc: &str) -> (String, String, String) {
 pub(super) fn denials(audit: &[Audit]) -> Denials {
     let mut denials = Denials::new();
     for row in audit {
-        let over_budget = row.outcome.as_ref().is_some_and(|outcome| outcome.result == BUDGET);
-        if row.phase != "denied" && !over_budget {
+        if row.phase != "denied" {
             continue;
         }
         let place = if row.caller.is_empty() {
             (String::new(), row.note.clone().unwrap_or_default(), String::new())
         } else {
             let rule = match row.decision.as_deref().unwrap_or_default() {
-                _ if over_budget => BUDGET,
                 rule if rule.starts_with("freeze frz_") => FREEZE,
+                rule if rule.starts_with("budget ") => BUDGET,
                 rule => rule,
             };
             (row.caller.clone(), rule.to_owned(), row.rpc.clone())

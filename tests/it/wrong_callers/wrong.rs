@@ -6,7 +6,7 @@ use tonic::Code;
 use super::certificates::Presents;
 use super::contract::{Does, Rpc};
 use super::credentials::{self, Purse, Shown, bearer};
-use super::house::{CAP, CAPPED, DOMESTIC, FROZEN, INTERN, NOTHING, READER, SPENDER, TENANT};
+use super::house::{CAP, CAPPED, DOMESTIC, FROZEN, INTERN, NEIGHBOUR, NOTHING, READER, SPENDER, TENANT};
 use crate::crash::random::Random;
 
 /// Makes what a wrong caller shows, anew for each attempt.
@@ -109,9 +109,14 @@ fn denied() -> Vec<Wrong> {
         Wrong {
             at: |rpc, purse| purse.pages.contains_key(&rpc.name()),
             request: |rpc, purse, _| purse.pages[&rpc.name()].clone(),
-            ..wrong("with the cursor of another", NOTHING, DEFAULT)
+            // It may ask the same elsewhere: a cursor that brought its maker's rights along would let it in.
+            ..wrong("with the cursor of another", NEIGHBOUR, DEFAULT)
         },
         Wrong { at: changes, ..wrong("a reader who changes something", READER, DEFAULT) },
+        Wrong {
+            at: |rpc, _| rpc.does == Does::Keeps,
+            ..wrong("a reader who keeps something at the gateway", READER, DEFAULT)
+        },
         Wrong {
             at: |rpc, _| rpc.does == Does::Operates,
             ..wrong("a reader as an operator", READER, DEFAULT)

@@ -16,29 +16,32 @@ STOP_SECONDS_MAX = 30
 
 
 @contextlib.contextmanager
+def running(command, log, **options):
+    """A process that is told to stop at the end, and killed where it does not."""
+    process = subprocess.Popen(command, stderr=log, text=True, **options)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(STOP_SECONDS_MAX)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+@contextlib.contextmanager
 def dev():
     """`tollgate dev` on free ports with a folder of its own; yields what its ready line says."""
     with tempfile.TemporaryDirectory() as data, open(pathlib.Path(data) / "log", "w+") as log:
-        process = subprocess.Popen(
-            [PROGRAM, "dev", "--ports", "random", "--json-ready", "--data", f"{data}/state"],
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-        )
-        try:
+        command = [PROGRAM, "dev", "--ports", "random", "--json-ready", "--data", f"{data}/state"]
+        with running(command, log, stdout=subprocess.PIPE) as process:
             readable, _, _ = select.select([process.stdout], [], [], START_SECONDS_MAX)
             line = process.stdout.readline() if readable else ""
             if not line:
                 log.seek(0)
                 raise RuntimeError(f"`tollgate dev` does not get ready:\n{log.read()}")
             yield json.loads(line)
-        finally:
-            process.terminate()
-            try:
-                process.wait(STOP_SECONDS_MAX)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
 
 
 def address(text):

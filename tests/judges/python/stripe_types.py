@@ -16,6 +16,8 @@ GOLDEN = judge.ROOT / "tests" / "golden" / "stripe_parameters.txt"
 VERSION = "2026-10-28.endive"
 # `client_secret` is for browsers, pages are read forwards only, and not every object has a field to expand.
 NOT_SENT = {"client_secret", "ending_before", "expand[]"}
+# What the gateway does not take, since it would move credit past its rules about amounts.
+NOT_TAKEN = {("POST", "/v1/customers", "balance"), ("POST", "/v1/customers/{}", "balance")}
 LIBRARY = pathlib.Path(stripe.__file__).parent
 
 
@@ -128,6 +130,7 @@ def every_type_has_its_parameter(known, sources):
         f"{endpoint} {parameter}"
         for endpoint, names in sent.items()
         for parameter in sorted(set(parameters(sources, *known[endpoint])) - names - NOT_SENT)
+        if (*endpoint, parameter) not in NOT_TAKEN
     ]
     assert not left_out, "not in the contract:\n" + "\n".join(left_out)
 

@@ -53,7 +53,7 @@ fn what_an_account_lacks_or_says_wrongly_is_named() {
         (
             "stripe_context = \"acct_1/org_1\"",
             "`accounts.eu.stripe_context`: `acct_1/org_1` is not a path of ids that ends with an account, such as \
-             `org_1/acct_1`",
+             `acct_1` or `acct_1/acct_2`",
         ),
         (
             "stripe_account = \"acct_7\"\nstripe_context = \"org_1/acct_7\"",
@@ -88,6 +88,25 @@ fn a_key_is_of_the_mode_of_its_account() {
     let both = format!("{CALLER}{live}mode = \"live\"\n");
     let config = loaded(&both);
     assert_eq!((config.mode, config.accounts[0].mode), (Mode::Test, Mode::Live));
+}
+
+#[test]
+fn an_organisations_key_is_told_on_which_account_to_act() {
+    let organisations = |more: &str| EU.replace("sk_test_", "sk_org_") + more;
+    let fault =
+        "is an organisation's key, which acts on the account that `stripe_context` names and on no other";
+    for more in ["", "stripe_account = \"acct_7\"\n"] {
+        assert_eq!(faults(&organisations(more)), [format!("`accounts.eu.key`: {fault}")]);
+    }
+    for (mode, expected) in [("test", Mode::Test), ("live", Mode::Live)] {
+        let more = format!("stripe_context = \"acct_7\"\nmode = \"{mode}\"\n");
+        let config = loaded(&format!("{CALLER}{}", organisations(&more)));
+        assert_eq!(config.accounts[0].mode, expected, "its prefix need not tell");
+        let live = organisations(&more).replace("sk_org_", "sk_org_live_");
+        assert_eq!(Setup::sound().toml(&format!("{CALLER}{live}")).load().is_ok(), expected == Mode::Live);
+    }
+    let default = Setup::sound().set("TOLLGATE_STRIPE_KEY", "sk_org_1").faults();
+    assert!(default[0].starts_with(&format!("`stripe.key`: {fault}")), "{default:?}");
 }
 
 #[test]

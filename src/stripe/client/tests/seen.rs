@@ -38,13 +38,14 @@ async fn every_attempt_has_its_span_and_the_finest_log_has_no_key_and_no_paramet
         Script::start(vec![reply(409, "Stripe-Notice: a word\r\n", "{}"), reply(200, "", r#"{"secret":1}"#)])
             .await;
     let outgoing = Outgoing { path: "/v1/refunds/re_1".to_owned(), ..refund() };
-    script.client().send(&outgoing, None).await;
+    script.client().send(&outgoing, &Sender::Gateway, None).await;
     drop(guard);
 
     let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
     let lines = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
     let (spans, notices): (Vec<_>, Vec<_>) = lines
         .filter(|line| line["target"].as_str().unwrap().starts_with("tollgate::stripe"))
+        .filter(|line| line["span"]["name"] != "queue")
         .partition(|line| line["fields"]["message"] == "close");
     let [first, second] = spans.as_slice() else { panic!("two spans were expected: {text}") };
     let (first, second) = (&first["span"], &second["span"]);

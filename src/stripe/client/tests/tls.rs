@@ -49,14 +49,19 @@ fn serve(at: [u8; 4], accepted: impl FnOnce() + Send + 'static) -> (SocketAddr, 
 fn client(address: &str, extra_roots_pem: Option<Vec<u8>>) -> Client {
     let key = Key::parse("sk_test_scripted".into()).unwrap();
     let base = format!("https://{address}");
-    Client::new(&Options { api_base: base.clone(), files_base: base, extra_roots_pem, ..Options::new(key) })
-        .unwrap()
+    Client::new(&Options {
+        api_base: base.clone(),
+        files_base: base,
+        extra_roots_pem,
+        ..Options::new(Mode::Test, key)
+    })
+    .unwrap()
 }
 
 #[tokio::test]
 async fn nothing_is_sent_to_a_server_whose_certificate_is_not_trusted() {
     let (address, served) = serve([127, 0, 0, 1], || ());
-    let sent = client(&address.to_string(), None).send(&refund(), None).await;
+    let sent = client(&address.to_string(), None).send(&refund(), &Sender::Gateway, None).await;
     assert_eq!(sent.attempts, [Attempt::NotSent(Trouble::Tls)]);
     assert!(served.join().unwrap().is_empty());
 }
@@ -64,12 +69,16 @@ async fn nothing_is_sent_to_a_server_whose_certificate_is_not_trusted() {
 #[tokio::test]
 async fn an_extra_authority_is_trusted_for_its_own_names_only() {
     let (address, served) = serve([127, 0, 0, 1], || ());
-    let sent = client(&address.to_string(), Some(LOOPBACK_PEM.to_vec())).send(&refund(), None).await;
+    let sent = client(&address.to_string(), Some(LOOPBACK_PEM.to_vec()))
+        .send(&refund(), &Sender::Gateway, None)
+        .await;
     assert_eq!(sent.answer().map(|answer| answer.status), Some(200), "{sent:?}");
     assert!(served.join().unwrap().ends_with(BODY.as_bytes()));
 
     let (address, served) = serve([127, 0, 0, 2], || ());
-    let sent = client(&address.to_string(), Some(LOOPBACK_PEM.to_vec())).send(&refund(), None).await;
+    let sent = client(&address.to_string(), Some(LOOPBACK_PEM.to_vec()))
+        .send(&refund(), &Sender::Gateway, None)
+        .await;
     assert_eq!(sent.attempts, [Attempt::NotSent(Trouble::Tls)]);
     assert!(served.join().unwrap().is_empty());
 }
@@ -78,7 +87,7 @@ async fn an_extra_authority_is_trusted_for_its_own_names_only() {
 fn extra_authorities_that_cannot_be_read_are_refused() {
     let key = Key::parse("sk_test_scripted".into()).unwrap();
     for pem in ["", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"] {
-        let options = Options { extra_roots_pem: Some(pem.into()), ..Options::new(key.clone()) };
+        let options = Options { extra_roots_pem: Some(pem.into()), ..Options::new(Mode::Test, key.clone()) };
         assert!(matches!(Client::new(&options), Err(SetupError::Roots | SetupError::Library)), "{pem}");
     }
 }
@@ -89,7 +98,7 @@ async fn a_right_to_send_that_ran_out_while_connecting_is_gone() {
     let (passing, hour) = (Arc::clone(&clock), Duration::from_secs(3_600));
     let (address, served) = serve([127, 0, 0, 1], move || passing.advance(hour));
     let client = client(&address.to_string(), Some(LOOPBACK_PEM.to_vec()));
-    let sent = client.send_while(&refund(), None, move || clock.monotonic() < hour).await;
+    let sent = client.send_while(&refund(), &Sender::Gateway, None, move |_| clock.monotonic() < hour).await;
     assert_eq!(sent.attempts, [Attempt::NotSent(Trouble::Deadline)]);
     assert!(served.join().unwrap().is_empty());
 }

@@ -1,0 +1,113 @@
+//! What is on the disk after waits that were given up, after writes of unknown end, and after a deletion in between.
+
+use std::future::Future as _;
+use std::task::{Context, Waker};
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use super::super::progress::Delivering;
+use super::super::registry::{Error, Subscriptions};
+use super::*;
+use crate::domain::clock::{Clock as _, ManualClock};
+
+async fn open(store: &Store) -> Subscriptions {
+    let clock = Arc::new(ManualClock::at(1_000));
+    Subscriptions::open(Feed::new(store.clone(), clock.clone(), Duration::from_secs(15)), clock)
+        .await
+        .unwrap()
+}
+
+fn store(folder: &TempDir) -> Store {
+    Store::open(folder.path(), store::Terms::default()).unwrap()
+}
+
+fn terms() -> Terms {
+    Terms {
+        id: 1,
+        namespace: "shop".to_owned(),
+        name: "orders".to_owned(),
+        account: String::new(),
+        types: Vec::new(),
+        presets: Vec::new(),
+        filter: Vec::new(),
+        delivering: Delivering { lease_ms: 100, in_flight_max: 3, in_flight_bytes_max: 9, attempts_max: 3 },
+        created_ms: 1_000,
+        created_by: "rig".to_owned(),
+    }
+}
+
+fn now() -> Moment {
+    ManualClock::at(1_000).now()
+}
+
+/// Has somebody take the event at position 1.
+fn taken(named: &Named) -> AckId {
+    let known = Known { object: "a".into(), kind: "a.b".into(), bytes: 1, received_ms: 1_000 };
+    let taker = Taker { stream: 1, name: "".into(), in_flight_max: 9 };
+    let mut state = named.state();
+    state.progress.look(1, known, true);
+    let (taken, generation) = state.take(&taker, now(), |_| true).unwrap();
+    named.ack_id(generation, taken)
+}
+
+async fn created(subscriptions: &Subscriptions) -> Arc<Named> {
+    subscriptions.create(terms(), (0, UnixMillis::MIN), Vec::new()).await.unwrap()
+}
+
+/// What is parked and open after a restart.
+async fn left(store: Store, folder: &TempDir) -> (usize, u64) {
+    store.close().await;
+    let subscriptions = open(&self::store(folder)).await;
+    let named = subscriptions.find("shop", "orders").unwrap();
+    let state = named.state();
+    (state.progress.parked().len(), state.progress.lag(1))
+}
+
+#[tokio::test]
+async fn an_answer_whose_caller_left_is_kept_whole_and_leaves_nothing_behind() {
+    let folder = TempDir::new().unwrap();
+    let store = store(&folder);
+    let named = created(&open(&store).await).await;
+    let id = taken(&named);
+    let mut rejected = Box::pin(named.reject((id, now()), (Verdict::Park, "bad"), Vec::new()));
+    assert!(rejected.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    drop(rejected);
+    named.acknowledge(&[id], 1).await.unwrap();
+    assert_eq!(left(store, &folder).await, (0, 0));
+}
+
+#[tokio::test]
+async fn a_write_of_unknown_end_is_made_good_by_the_next() {
+    let folder = TempDir::new().unwrap();
+    let store = store(&folder);
+    let named = created(&open(&store).await).await;
+    let id = taken(&named);
+    let entries = {
+        let mut state = named.state();
+        assert_eq!(state.progress.reject(id, Verdict::Park, "bad", now()), Ok(true));
+        named.begin_write(&mut state)
+    };
+    // It is there, and nobody was told.
+    store.commit(Batch { entries, ..Batch::default() }).await.unwrap();
+    named.acknowledge(&[id], 1).await.unwrap();
+    assert_eq!(left(store, &folder).await, (0, 0));
+}
+
+#[tokio::test]
+async fn what_was_deleted_takes_no_word_and_takes_nothing_of_its_successor() {
+    let folder = TempDir::new().unwrap();
+    let subscriptions = open(&store(&folder)).await;
+    let first = created(&subscriptions).await;
+    let id = taken(&first);
+    subscriptions.delete(Arc::clone(&first), Vec::new()).await.unwrap();
+    let paused = first.manage(Vec::new(), |progress| progress.pause(true)).await;
+    assert!(matches!(paused, Err(Unkept::Ended)), "{paused:?}");
+    let acknowledged = first.acknowledge(&[id], 1).await;
+    assert!(matches!(acknowledged, Err(Refused::Unkept(Unkept::Ended))), "{acknowledged:?}");
+    let second = created(&subscriptions).await;
+    let deleted = subscriptions.delete(first, Vec::new()).await;
+    assert!(matches!(deleted, Err(Error::Ended)), "{deleted:?}");
+    let found = subscriptions.find("shop", "orders").unwrap();
+    assert!(Arc::ptr_eq(&found, &second));
+}
