@@ -243,6 +243,9 @@ pub const LEAVING_MS_MAX: u64 = 1_000;
 /// How long a connection without an open call may stay once the gateway goes, in milliseconds: long enough for its last
 /// answers to arrive, and nobody waits for those who only watch or do not hear.
 pub const ENDING_MS_MAX: u64 = 5_000;
+/// How long connections that are half way get to stand when the gateway goes and takes no new ones, in milliseconds: a round
+/// trip to any caller within a region, and what is lost on top of it comes late.
+pub const HANDSHAKE_MS_MAX: u64 = 100;
 /// How long the messages of a request may take to arrive, in milliseconds; an upload, the longest, has its own limit.
 pub const REQUEST_MS_MAX: u64 = UPLOAD_MS_MAX + 5_000;
 /// Largest request to health and reflection, in bytes; nobody needs to be known to send one.

@@ -1,6 +1,7 @@
 //! The listeners' accept loop: who gets a place, and a graceful end for all. What is served is not its business.
 
 mod calls;
+mod closing;
 mod connection;
 mod meter;
 mod places;
@@ -123,10 +124,7 @@ pub(super) async fn serve(listener: TcpListener, serving: Serving, grace: Durati
         }
     }
     // Whoever is connected by now may have sent a call, and is told whether it was taken.
-    while let Some(accepted) = waiting(&listener).await {
-        admit(accepted, &places, &serving, &mut connections);
-    }
-    drop(listener);
+    closing::close(listener, |accepted| admit(accepted, &places, &serving, &mut connections)).await;
     if planted::active("drain-cuts-calls") {
         connections.abort_all();
     }
@@ -136,15 +134,6 @@ pub(super) async fn serve(listener: TcpListener, serving: Serving, grace: Durati
             connections = connections.len(),
             "connections were cut at the end of the grace period"
         );
-    }
-}
-
-/// A connection that stands and was not accepted yet.
-async fn waiting(listener: &TcpListener) -> Option<(TcpStream, SocketAddr)> {
-    tokio::select! {
-        biased;
-        accepted = listener.accept() => accepted.ok(),
-        () = tokio::task::yield_now() => None,
     }
 }
 

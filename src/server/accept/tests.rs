@@ -5,7 +5,7 @@ use http::Request;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::*;
 use crate::domain::drain::Trigger;
@@ -132,7 +132,7 @@ async fn port(router: axum::Router) -> (SocketAddr, Trigger, tokio::task::JoinHa
         tls: None,
         router,
         drain,
-        caps: Caps { total: 9, per_address: 9 },
+        caps: Caps { total: 100_000, per_address: 100_000 },
         times: Times { ending: 10 * SHORT, ..Times::default() },
         strangers: Strangers::default(),
         metrics: Metrics::new().unwrap(),
@@ -165,4 +165,37 @@ async fn nobody_who_only_connects_or_watches_holds_up_the_end() {
     timeout(PATIENCE, served).await.unwrap().unwrap();
     watching.await.unwrap();
     assert!(watched.await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_who_connects_while_the_listener_closes_is_reset() {
+    for _ in 0..10 {
+        let (address, trigger, served) = port(axum::Router::new()).await;
+        let (mut peers, end) = (JoinSet::new(), Instant::now() + 4 * SHORT);
+        for _ in 0..20 {
+            peers.spawn(connect_again_and_again(address, end));
+        }
+        tokio::time::sleep(SHORT).await;
+        trigger.begin();
+        let connected: usize = peers.join_all().await.into_iter().sum();
+        assert!(connected > 20, "{connected}");
+        timeout(PATIENCE, served).await.unwrap().unwrap();
+    }
+}
+
+/// Opens connections until none can be had, or for so long, and hears each of them out; how many there were.
+async fn connect_again_and_again(to: SocketAddr, end: Instant) -> usize {
+    let mut peers = Vec::new();
+    while Instant::now() < end {
+        let Ok(Ok(mut peer)) = timeout(SHORT, TcpStream::connect(to)).await else { break };
+        peer.write_all(OPENING).await.unwrap();
+        peers.push(peer);
+        tokio::task::yield_now().await;
+    }
+    let count = peers.len();
+    for mut peer in peers {
+        let mut heard = Vec::new();
+        peer.read_to_end(&mut heard).await.expect("an end, and no reset");
+    }
+    count
 }
