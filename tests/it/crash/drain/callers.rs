@@ -4,7 +4,7 @@
 use std::error::Error;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -12,9 +12,9 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tollgate::proto::v1::GetCustomerRequest;
 use tollgate::proto::v1::customer_service_client::CustomerServiceClient;
-use tonic::Status;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Endpoint;
+use tonic::{ConnectError, Status};
 
 use super::super::change::{Answer, Sending, meaning};
 use super::super::load::Load;
@@ -65,6 +65,8 @@ struct Shared {
     load: Arc<Load>,
     grpc: SocketAddr,
     seen: Mutex<Seen>,
+    /// Calls that their callers wait for.
+    open: AtomicUsize,
     over: AtomicBool,
 }
 
@@ -77,7 +79,13 @@ enum Asked {
 
 impl Callers {
     pub(super) fn start(load: Arc<Load>, grpc: SocketAddr, random: &mut Random) -> Self {
-        let shared = Arc::new(Shared { load, grpc, seen: Mutex::default(), over: AtomicBool::new(false) });
+        let shared = Arc::new(Shared {
+            load,
+            grpc,
+            seen: Mutex::default(),
+            open: AtomicUsize::new(0),
+            over: AtomicBool::new(false),
+        });
         let common = wire(grpc);
         let mut tasks = JoinSet::new();
         for number in 0..CALLERS {
@@ -85,6 +93,11 @@ impl Callers {
             tasks.spawn(Arc::clone(&shared).call_on(wire, random.fork()));
         }
         Self { shared, tasks }
+    }
+
+    /// How many calls are open.
+    pub(super) fn open(&self) -> usize {
+        self.shared.open.load(Ordering::Relaxed)
     }
 
     /// Lets them end when the call that each is in does.
@@ -109,8 +122,11 @@ impl Shared {
             let patience = leaves.unwrap_or(2 * DEADLINE);
             loop {
                 let wire = common.clone().unwrap_or_else(|| wire(self.grpc));
-                let call = self.call((wire, common.is_none()), &asked, &mut random);
-                let Ok(is_over) = timeout(patience, call).await else {
+                let call = self.call(wire, &asked, &mut random);
+                self.open.fetch_add(1, Ordering::Relaxed);
+                let ended = timeout(patience, call).await;
+                self.open.fetch_sub(1, Ordering::Relaxed);
+                let Ok(is_over) = ended else {
                     self.seen().left += 1;
                     break;
                 };
@@ -123,7 +139,7 @@ impl Shared {
     }
 
     /// One call; whether it need not be sent again.
-    async fn call(&self, (wire, is_first): (Wire, bool), asked: &Asked, random: &mut Random) -> bool {
+    async fn call(&self, wire: Wire, asked: &Asked, random: &mut Random) -> bool {
         self.seen().calls += 1;
         let trace = format!("{:016x}{:016x}", random.below(u64::MAX) | 1, random.below(u64::MAX) | 1);
         let sending = Sending { wait: DEADLINE, trace: &trace };
@@ -153,7 +169,7 @@ impl Shared {
         let says = format!("{what}: {:?} {}", status.code(), shown(&status));
         match meaning(&status) {
             Answer::Later { reason, .. } if reason == "transport" => {
-                let is_known = was_not_accepted(&status) || is_first && is_reset(&status);
+                let is_known = was_not_accepted(&status);
                 self.seen().cut.push(Cut { trace, is_known, what: says });
                 false
             }
@@ -175,7 +191,7 @@ fn wire(grpc: SocketAddr) -> Wire {
 }
 
 /// Whether the protocol says that the call was not processed, so that any client may send it again by itself: it never
-/// left, its stream was refused, or GOAWAY left it out (RFC 9113, sections 6.8 and 8.7).
+/// left for want of a connection, its stream was refused, or GOAWAY left it out (RFC 9113, sections 6.8 and 8.7).
 fn was_not_accepted(status: &Status) -> bool {
     causes(status).any(|cause| {
         let refused = |error: &io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
@@ -184,17 +200,11 @@ fn was_not_accepted(status: &Status) -> bool {
             reason == Some(h2::Reason::REFUSED_STREAM)
                 || error.is_go_away() && error.is_remote() && reason == Some(h2::Reason::NO_ERROR)
         };
-        cause.downcast_ref().is_some_and(refused)
+        cause.is::<ConnectError>()
+            || cause.downcast_ref().is_some_and(refused)
             || cause.downcast_ref().is_some_and(left_out)
             || cause.downcast_ref().is_some_and(hyper::Error::is_canceled)
     })
-}
-
-/// The connection was reset. The first call on a connection meets that where the kernel had taken it and the listener closed
-/// before it could be accepted: nobody has read a byte of it then, which the records have to bear out.
-fn is_reset(status: &Status) -> bool {
-    let reset = |error: &io::Error| error.kind() == io::ErrorKind::ConnectionReset;
-    causes(status).any(|cause| cause.downcast_ref().is_some_and(reset))
 }
 
 fn causes(status: &Status) -> impl Iterator<Item = &(dyn Error + 'static)> {
