@@ -94,7 +94,7 @@ impl<'a> Question<'a> {
         match attempt {
             Some(Attempt::Answered(answer)) => self.answered(answer),
             Some(Attempt::NotSent(trouble) | Attempt::Broken(trouble)) => unread(trouble.to_string()),
-            None => unread("nothing was sent".to_owned()),
+            None => unread("no answer came in time".to_owned()),
         }
     }
 

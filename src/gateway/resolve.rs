@@ -1,6 +1,8 @@
 //! Reads at Stripe what came of changes whose outcome is unknown. Sends nothing but reads; when to look is the
 //! resolver's and the caller's business, what follows is the ledger's.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
@@ -14,7 +16,7 @@ use crate::domain::limits::LOOKUP_MS_MAX;
 use crate::domain::operation::Operation;
 use crate::domain::planted;
 use crate::ledger::{self, Finding, Hold, Settled, Verdict};
-use crate::stripe::Sender;
+use crate::stripe::{Client, Outgoing, Sender, Sent};
 use crate::telemetry::names::Way;
 
 /// Who works on the gateway's own behalf, in audit records; no configured caller can have the name.
@@ -29,6 +31,8 @@ pub(super) struct Looked {
     pub verdict: Verdict,
     /// What was found, in a sentence for an operator.
     pub finding: String,
+    /// Whether it was a look: one that sent nothing was none.
+    pub asked: bool,
     /// Requests that it took.
     pub reads: u32,
 }
@@ -47,14 +51,14 @@ impl Gateway {
         planted::point("resolve-before-read");
         let (finding, reads) = self.read_effect(&hold, deadline).await;
         planted::point("resolve-after-read");
-        let said = sentence(&finding);
+        let (said, asked) = (sentence(&finding), !matches!(finding, Finding::Unasked { .. }));
         let verdict = self.ledger.found(hold, finding, audit).await?;
         if let Verdict::Settled(settled) = &verdict {
             self.metrics.resolved(Way::Look);
             let outcome = word(settled);
             tracing::info!(outcome, reads, "an unknown outcome was found out by looking");
         }
-        Ok(Looked { verdict, finding: said, reads })
+        Ok(Looked { verdict, finding: said, asked, reads })
     }
 
     /// Reads until it is found out, or the deadline passes, or `LOOKUP_MS_MAX`.
@@ -79,11 +83,13 @@ impl Gateway {
         let mut reads = 0;
         let mut next = question.first();
         loop {
-            let sent =
-                timeout_at(deadline, account.stripe.send(&next, &Sender::Gateway, Some(deadline))).await.ok();
-            reads += sent.as_ref().map_or(1, |sent| u32::try_from(sent.requests()).unwrap_or_default());
+            let (sent, requests) = read_by(&account.stripe, &next, deadline).await;
+            reads += requests;
             match question.take(sent.as_ref().and_then(|sent| sent.last())) {
                 Step::Read(request) => next = *request,
+                Step::Done(Finding::Unread { why }) if reads == 0 => {
+                    return (Finding::Unasked { why }, reads);
+                }
                 Step::Done(finding) => return (finding, reads),
             }
         }
@@ -95,6 +101,25 @@ impl Gateway {
         let mut record = self.auditor.record(Phase::Outcome, &caller, OWN_RPC);
         record.concern(operation);
         record
+    }
+}
+
+/// Reads until the deadline, when a request under way is cut off: how it ended, and how many requests it took.
+async fn read_by(stripe: &Client, request: &Outgoing, deadline: Instant) -> (Option<Sent>, u32) {
+    let permits = Arc::new(AtomicU32::new(0));
+    let counted = Arc::clone(&permits);
+    let allowed = move |_| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        true
+    };
+    let sending = stripe.send_while(request, &Sender::Gateway, Some(deadline), allowed);
+    match timeout_at(deadline, sending).await {
+        Ok(sent) => {
+            let requests = u32::try_from(sent.requests()).unwrap_or_default();
+            (Some(sent), requests)
+        }
+        // The second permit is asked for when the first request is about to be written: until then, nothing was sent.
+        Err(_) => (None, u32::from(permits.load(Ordering::Relaxed) > 1)),
     }
 }
 
@@ -116,6 +141,7 @@ fn sentence(finding: &Finding) -> String {
         }
         Finding::Undecided { why, .. } => format!("looking did not decide it: {why}"),
         Finding::Unread { why } => format!("Stripe could not be read: {why}"),
+        Finding::Unasked { why } => format!("Stripe was not asked: {why}"),
     }
 }
 

@@ -124,11 +124,13 @@ impl Resolver {
             return Ok(Some(due));
         }
         let Some(hold) = self.gateway.ledger.hold(*hash).await? else { return Ok(None) };
-        self.looked_ms.insert(*hash, now);
         let audit = self.gateway.own_record(&record.operation);
         let deadline = Instant::now() + Duration::from_millis(LOOKUP_MS_MAX);
-        let looked = self.gateway.look(hold, audit, Some(deadline)).await?;
-        self.reads_left = self.reads_left.saturating_sub(looked.reads);
+        let looked = self.gateway.look(hold, audit, Some(deadline)).await;
+        if looked.as_ref().map_or(true, |looked| looked.asked) {
+            self.looked_ms.insert(*hash, now);
+        }
+        self.reads_left = self.reads_left.saturating_sub(looked?.reads);
         Ok(None)
     }
 

@@ -36,6 +36,11 @@ pub enum Finding {
         /// Why, in words.
         why: String,
     },
+    /// Nothing was sent, so that Stripe was not even asked: no look at all.
+    Unasked {
+        /// Why, in words.
+        why: String,
+    },
 }
 
 /// An event of Stripe that names the idempotency key of the request that caused it.
@@ -103,6 +108,10 @@ pub fn looked(
         }
         (Finding::Unread { why: note }, _) if overdue && !needs_operator(&record) => {
             Verdict::NeedsOperator(Case { why: Stuck::Overdue, note, found: Vec::new() })
+        }
+        (Finding::Unasked { .. }, _) => {
+            let verdict = as_it_was(&record);
+            return (record, verdict);
         }
         (Finding::Absent { .. } | Finding::Undecided { .. } | Finding::Unread { .. }, _) => {
             as_it_was(&record)
@@ -312,6 +321,7 @@ mod tests {
         let absent = || Finding::Absent { found: vec![found()] };
         let undecided = || Finding::Undecided { why: "two match".to_owned(), found: vec![found()] };
         let unread = || Finding::Unread { why: "no connection".to_owned() };
+        let unasked = || Finding::Unasked { why: "no turn".to_owned() };
         let (money, write) = (Effect::Money, Effect::Write);
         let (day, week) = (24 * 3_600_000, 7 * 24 * 3_600_000);
         let expired = Some(Stuck::Expired);
@@ -332,6 +342,9 @@ mod tests {
             (unread(), expired, money, week - 1, "unknown"),
             (unread(), expired, money, week, "overdue"),
             (unread(), expired, write, week, "overdue"),
+            (unasked(), None, money, 0, "unknown"),
+            (unasked(), expired, money, week, "unknown"),
+            (unasked(), expired, write, week, "unknown"),
         ];
         for (finding, why, effect, ms, expected) in cases {
             let name = format!("{finding:?} {why:?} {effect:?} after {ms} ms");

@@ -115,7 +115,12 @@ impl Ledger {
         // An RPC that this build does not know is taken for one that moves money.
         let effect = hold.spec().map_or(Effect::Money, |spec| spec.effect);
         let Hold { flight, record: before, why } = hold;
+        let is_unasked = matches!(finding, Finding::Unasked { .. });
         let (record, verdict) = finding::looked(before.clone(), finding, why, effect, self.clock.now());
+        if is_unasked {
+            // It says nothing of the operation: whoever waits takes the next turn, and may be able to ask.
+            return Ok(verdict);
+        }
         trail::resolved(&mut audit, &record, &verdict, "look");
         if record.state == before.state {
             self.store.append_audit_lazily(audit.row()?);

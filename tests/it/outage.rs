@@ -9,8 +9,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::task::JoinSet;
-use tollgate::proto::v1::CreateCustomerRequest;
 use tollgate::proto::v1::customer_service_client::CustomerServiceClient;
+use tollgate::proto::v1::operation_service_client::OperationServiceClient;
+use tollgate::proto::v1::refund_service_client::RefundServiceClient;
+use tollgate::proto::v1::{
+    CreateCustomerRequest, CreateRefundRequest, GetOperationRequest, GetRefundRequest, OperationState,
+};
 use tollgate::sandbox::Fault;
 use tonic::{Code, Request, Status};
 use tonic_types::StatusExt as _;
@@ -25,6 +29,8 @@ const RESERVE: f64 = 10.0;
 /// How long a caller waits for an answer, and at most before it sends again.
 const PATIENCE: Duration = Duration::from_secs(4);
 const PAUSE_MAX: Duration = Duration::from_millis(100);
+/// After this time, the operations that are unresolved are gone through once more.
+const SCAN: Duration = Duration::from_secs(31);
 
 /// Changes that callers have made so far, and whether to make more.
 #[derive(Default)]
@@ -158,6 +164,59 @@ async fn while_stripe_is_gone_calls_are_refused_at_once_and_told_when_to_come_ba
     until(async || create().await.ok()).await;
     assert!(breaker_is(&rig, "closed").await);
     assert_eq!(rig.control().book()["effects"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn what_could_not_be_looked_up_while_stripe_was_gone_is_found_out_when_it_is_back() {
+    let (rig, mut proxy) = rig().await;
+    rig.control().set_webhooks(Vec::new());
+    let payment = rig.payment(2000).await;
+    rig.control().add_fault(Fault::parse("drop_after:POST:/v1/refunds:times=1000").unwrap());
+    let mut refunds = RefundServiceClient::new(rig.wire());
+    let request = CreateRefundRequest {
+        operation: operation("outage", "unknown"),
+        payment_intent: Some(payment),
+        amount: Some(100),
+        ..Default::default()
+    };
+    let status = refunds.create_refund(request).await.unwrap_err();
+    assert_eq!(status.get_details_error_info().unwrap().reason, "OUTCOME_UNKNOWN");
+    rig.control().clear_faults();
+    let state = async || {
+        let question = GetOperationRequest {
+            operation: operation("outage", "unknown"),
+            rpc: "RefundService/CreateRefund".to_owned(),
+            account: String::new(),
+        };
+        let answer = OperationServiceClient::new(rig.wire()).get_operation(question).await.unwrap();
+        answer.into_inner().operation.unwrap().state()
+    };
+
+    proxy.cut().await;
+    until(async || {
+        refunds.get_refund(GetRefundRequest { id: "re_1".into(), ..Default::default() }).await.unwrap_err();
+        breaker_is(&rig, "open").await.then_some(())
+    })
+    .await;
+    let tried = async || {
+        let refused = shown(&rig, "tollgate_stripe_breaker_refusals_total").await;
+        refused + shown(&rig, "http_client_request_duration_seconds_count").await
+    };
+    let week = Duration::from_secs(8 * 24 * 3600);
+    for pause in [week, SCAN, SCAN] {
+        let before = tried().await;
+        rig.clock.advance(pause);
+        until(async || (tried().await > before).then_some(())).await;
+    }
+    assert_eq!(state().await, OperationState::Unknown, "nobody asked Stripe");
+    proxy.mend().await;
+    until(async || {
+        // Not so fast that the resolver has to tidy up all the time.
+        rig.clock.advance(Duration::from_millis(500));
+        (state().await == OperationState::Succeeded).then_some(())
+    })
+    .await;
+    assert_eq!(rig.refunds_made(), 1);
 }
 
 /// Method: Stripe takes one request at a time, so that the second change waits for the first.

@@ -74,7 +74,7 @@ impl Gateway {
                 fault.precondition = Some(("NOT_EXECUTED".to_owned(), id));
                 Err(fault.retry(Retry::Never))
             }
-            Finding::Unread { why } => {
+            Finding::Unread { why } | Finding::Unasked { why } => {
                 let message = format!("Stripe could not be read, so an effect cannot be ruled out: {why}");
                 Err(Fault::new(Code::Unavailable, Reason::StripeUnreachable, message))
             }

@@ -100,6 +100,27 @@ async fn a_young_unknown_is_not_given_up_by_looking() {
 }
 
 #[tokio::test]
+async fn a_look_that_sent_nothing_was_none_and_who_waits_looks_for_itself() {
+    let stage = Arc::new(Stage::new());
+    let sent = stage.ticket("500").await;
+    stage.settle(sent, Attempt::Broken(Trouble::Timeout)).await;
+    stage.clock.advance(HOUR * 24 * 8);
+    let hold = stage.look("500").await;
+    let waits = Arc::clone(&stage);
+    let waiting = tokio::spawn(async move { waits.begin("500").await.unwrap() });
+    tokio::task::yield_now().await;
+    let before = stage.ledger.entry(operation().hash()).await.unwrap().unwrap().record;
+    let unasked = Finding::Unasked { why: "no turn".to_owned() };
+    let verdict = stage.ledger.found(hold, unasked, stage.audit()).await.unwrap();
+    assert_eq!(verdict, Verdict::Unknown { last: None, conflict: false });
+    let Begun::Look(hold) = waiting.await.unwrap() else { panic!("it got what another one did not find") };
+    assert_eq!(*hold.record(), before);
+    let unread = Finding::Unread { why: "no connection".to_owned() };
+    let verdict = stage.ledger.found(*hold, unread, stage.audit()).await.unwrap();
+    assert!(matches!(verdict, Verdict::NeedsOperator(case) if case.why == Stuck::Overdue));
+}
+
+#[tokio::test]
 async fn an_event_with_the_key_settles_whatever_was_thought_before() {
     let stage = Stage::new();
     let sent = stage.ticket("500").await;
