@@ -173,7 +173,8 @@ impl Ledger {
         Ok(Begun::New(Box::new(Ticket { flight, record, spec, lease, outgoing, ambiguous })))
     }
 
-    /// Puts on record what came of a sent change, and tells everybody who waits for it.
+    /// Puts on record what came of a sent change, and tells everybody who waits for it, unless nothing came of it for want
+    /// of the caller's own time or turn.
     ///
     /// # Errors
     /// Then the outcome counts as unknown, whatever Stripe answered.
@@ -197,7 +198,10 @@ impl Ledger {
         };
         planted::point("settle-durable");
         committed.map_err(|error| Error::Unsettled(Box::new(error)))?;
-        flight.land(Landed { fingerprint: record.fingerprint, verdict: verdict.clone() });
+        // What this call alone lacked is no answer to those who wait: one of them takes the next turn.
+        if !verdict.is_its_callers() {
+            flight.land(Landed { fingerprint: record.fingerprint, verdict: verdict.clone() });
+        }
         Ok(verdict)
     }
 

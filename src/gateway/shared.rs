@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::OnceCell;
 
-use crate::stripe::{Attempt, Outgoing, Sent, Trouble};
+use crate::stripe::{Attempt, Outgoing, Sent};
 
 /// What a request is, and the account that it goes to by its alias.
 type Key = (String, Outgoing);
@@ -31,7 +31,7 @@ impl SharedReads {
             sent_own = true;
             let sent = Arc::new(own.await);
             // Another one may have more time, or a turn.
-            if is_of_its_own(&sent) { Err(sent) } else { Ok(sent) }
+            if is_its_senders(&sent) { Err(sent) } else { Ok(sent) }
         });
         let sent = read.await.map_or_else(|unsent| unsent, Arc::clone);
         (sent, !sent_own)
@@ -48,9 +48,8 @@ impl SharedReads {
     }
 }
 
-/// Whether it ended for want of what its caller alone has: time, or a turn.
-fn is_of_its_own(sent: &Sent) -> bool {
-    matches!(sent.last(), Some(Attempt::NotSent(Trouble::Deadline | Trouble::Crowded { .. })))
+fn is_its_senders(sent: &Sent) -> bool {
+    matches!(sent.last(), Some(Attempt::NotSent(trouble)) if trouble.is_its_senders())
 }
 
 /// A part in a read under way. With its answer, or with the last who waits for it, it is no longer one to join.
@@ -88,7 +87,7 @@ mod tests {
     use super::*;
     use crate::contract::{Host, Verb};
     use crate::domain::account::AccountHeader;
-    use crate::stripe::{Answer, Body};
+    use crate::stripe::{Answer, Body, Trouble};
 
     fn charge(id: &str) -> Outgoing {
         Outgoing {

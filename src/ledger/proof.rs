@@ -55,6 +55,17 @@ pub enum Verdict {
     NeedsOperator(Case),
 }
 
+impl Verdict {
+    /// Whether the call ended for want of what it alone lacked, so that it says nothing to others who ask for the same.
+    pub(super) fn is_its_callers(&self) -> bool {
+        match self {
+            Self::Open { last: Some(Attempt::NotSent(trouble)) }
+            | Self::Unknown { last: Some(Attempt::NotSent(trouble)), .. } => trouble.is_its_senders(),
+            Self::Open { .. } | Self::Unknown { .. } | Self::Settled(_) | Self::NeedsOperator(_) => false,
+        }
+    }
+}
+
 /// What `attempt` proves when `ambiguous` says whether an earlier attempt of its generation may have taken effect.
 ///
 /// A refusal after an ambiguous attempt proves something only when Stripe answers from its memory of the key: then it is

@@ -19,6 +19,7 @@ use crate::domain::caller::Caller;
 use crate::domain::clock::ManualClock;
 use crate::domain::planted;
 use crate::store::Terms;
+use crate::stripe::traffic::Why;
 use crate::stripe::{Answer, Body, Trouble};
 
 const SUCCESS: &str = r#"{"id":"re_1","object":"refund","amount":500,"currency":"eur"}"#;
@@ -289,6 +290,43 @@ async fn a_leader_that_is_lost_leaves_the_next_one_the_same_bytes() {
     drop(leader);
     let next = ticket(follower.await.unwrap());
     assert_eq!((next.outgoing, next.ambiguous), (first, true));
+}
+
+#[tokio::test]
+async fn what_a_leader_alone_lacked_is_not_what_its_followers_get() {
+    let crowded = |why| Trouble::Crowded { why, retry_ms: 5 };
+    for (trouble, is_its_own) in [
+        (Trouble::Deadline, true),
+        (crowded(Why::Deadline), true),
+        (crowded(Why::Expired), true),
+        (crowded(Why::CallerFull), true),
+        (crowded(Why::Full), false),
+        (Trouble::Connect, false),
+        (Trouble::BreakerOpen { retry_ms: 5 }, false),
+    ] {
+        for is_resend in [false, true] {
+            let stage = Arc::new(Stage::new());
+            if is_resend {
+                let lost = stage.ticket("500").await;
+                stage.settle(lost, Attempt::Broken(Trouble::Reset)).await;
+            }
+            let leader = stage.ticket("500").await;
+            let (first, follows) = (leader.outgoing.clone(), Arc::clone(&stage));
+            let follower = tokio::spawn(async move { follows.begin("500").await.unwrap() });
+            tokio::task::yield_now().await;
+            stage.settle(leader, Attempt::NotSent(trouble)).await;
+            match follower.await.unwrap() {
+                Begun::New(next) => {
+                    assert!(is_its_own, "{trouble:?}");
+                    assert_eq!((next.outgoing, next.ambiguous), (first, is_resend), "under the same key");
+                }
+                Begun::Joined(Verdict::Open { .. } | Verdict::Unknown { .. }) => {
+                    assert!(!is_its_own, "{trouble:?}");
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
 }
 
 #[tokio::test]

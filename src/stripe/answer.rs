@@ -135,6 +135,24 @@ impl Trouble {
             Self::Protocol => "protocol",
         }
     }
+
+    /// Whether it came of what its sender alone lacked, time or a turn: another one who wants the same may do better.
+    #[must_use]
+    pub fn is_its_senders(self) -> bool {
+        match self {
+            Self::Deadline => true,
+            Self::Crowded { why, .. } => why != Why::Full,
+            Self::Dns
+            | Self::Connect
+            | Self::Tls
+            | Self::BreakerOpen { .. }
+            | Self::Unsendable
+            | Self::Timeout
+            | Self::Reset
+            | Self::TooLarge
+            | Self::Protocol => false,
+        }
+    }
 }
 
 /// All attempts of one call, in order.

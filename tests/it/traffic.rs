@@ -1,11 +1,12 @@
 //! Traffic to Stripe: nobody starves another caller, the gateway keeps to the limits that it knows and to those that Stripe
-//! names, what finds no turn is refused before anything is written down, and the same read under way is one request.
+//! names, what finds no turn is refused before anything is written down, the same read under way is one request, and the
+//! same change outlives the caller that it came from first.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tollgate::config::{CallerConfig, Config};
 use tollgate::proto::v1::customer_service_client::CustomerServiceClient;
 use tollgate::proto::v1::operation_service_client::OperationServiceClient;
@@ -164,6 +165,45 @@ async fn a_refund_does_not_wait_behind_reads() {
     RefundServiceClient::new(rig.wire()).create_refund(request).await.unwrap();
     assert!(waiting.iter().filter(|read| !read.is_finished()).count() >= 10);
     waiting.into_iter().for_each(|read| read.abort());
+}
+
+/// A customer to be made within so long, in a task of its own.
+fn customer(rig: &Rig, id: &str, within: Duration) -> JoinHandle<Result<String, Status>> {
+    let mut customers = CustomerServiceClient::new(rig.wire());
+    let mut request =
+        Request::new(CreateCustomerRequest { operation: operation("follow", id), ..Default::default() });
+    request.set_timeout(within);
+    tokio::spawn(async move {
+        let made = customers.create_customer(request).await?;
+        Ok(made.into_inner().customer.unwrap().id)
+    })
+}
+
+/// Method: Stripe takes one request at a time, and the first takes long.
+#[tokio::test]
+async fn who_follows_a_change_that_gives_up_in_the_queue_makes_it() {
+    let rig = Rig::start_with(|config| config.traffic.requests_at_once_max = 1).await;
+    let shows = async |name: &str, more: f64| {
+        until(async || (sample(&rig.metrics().await, name) > more).then_some(())).await;
+    };
+    for (id, within) in [("leaves", 30), ("late", 1)] {
+        rig.control().add_fault(Fault::parse("latency:POST:/v1/customers:ms=3000,times=1").unwrap());
+        let first = customer(&rig, &format!("before-{id}"), Duration::from_secs(30));
+        shows("tollgate_stripe_in_flight", 0.5).await;
+        let leader = customer(&rig, id, Duration::from_secs(within));
+        shows("tollgate_stripe_queue_waiting", 0.5).await;
+        let follower = customer(&rig, id, Duration::from_secs(30));
+        shows("tollgate_calls_in_flight{", 2.5).await;
+        if id == "leaves" {
+            leader.abort();
+        } else {
+            leader.await.unwrap().unwrap_err();
+        }
+        let made = follower.await.unwrap().unwrap();
+        assert_ne!(made, first.await.unwrap().unwrap());
+        assert_eq!(made, customer(&rig, id, Duration::from_secs(30)).await.unwrap().unwrap());
+    }
+    assert_eq!(rig.control().book()["effects"].as_array().unwrap().len(), 4, "each change has one effect");
 }
 
 #[tokio::test]
