@@ -87,10 +87,9 @@ impl Gateway {
         // What is answered from memory or sent again as it was moves nothing of this call's, so it is answered without.
         let otherwise = || kept.clone().ok_or_else(|| unknown(money));
         let Some((read, id)) = read else { return otherwise() };
-        let sent = account
-            .stripe
-            .send(&request(read, id, &asked.outgoing), &context.sender(), context.deadline)
-            .await;
+        let sender = context.sender().ahead_of(&asked.outgoing);
+        let question = request(read, id, &asked.outgoing);
+        let sent = account.stripe.send(&question, &sender, context.deadline).await;
         let object = success(sent.last())?.json().unwrap_or_default();
         let currency = text(&object, read.currency);
         if let (Some(named), Some(own)) = (&named.currency, &currency)

@@ -30,8 +30,22 @@ use crate::domain::operation::Mode;
 pub enum Sender {
     /// A caller, by its name in the configuration.
     Caller(Arc<str>),
+    /// The same, for what has to be read before a change of this class can go.
+    Ahead(Arc<str>, Class),
     /// The gateway itself, of its own accord: what can wait.
     Gateway,
+}
+
+impl Sender {
+    /// The sender of what has to be read before `change` can go: it is as urgent as the change.
+    #[must_use]
+    pub fn ahead_of(self, change: &Outgoing) -> Self {
+        let class = Class::of(change, &self);
+        match self {
+            Self::Caller(name) | Self::Ahead(name, _) => Self::Ahead(name, class),
+            Self::Gateway => Self::Gateway,
+        }
+    }
 }
 
 /// What an account lets through.
@@ -212,7 +226,7 @@ impl Traffic {
         let latest = Instant::now() + Duration::from_millis(STRIPE_QUEUE_MS_MAX);
         let until = deadline.map_or(latest, |deadline| deadline.min(latest));
         let caller: Arc<str> = match sender {
-            Sender::Caller(name) => Arc::clone(name),
+            Sender::Caller(name) | Sender::Ahead(name, _) => Arc::clone(name),
             Sender::Gateway => Arc::default(),
         };
         let weights = self.0.weights.read().unwrap_or_else(PoisonError::into_inner);

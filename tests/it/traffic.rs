@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use tokio::task::{JoinHandle, JoinSet};
-use tollgate::config::{CallerConfig, Config};
+use tollgate::config::{Budget, BudgetWindow, CallerConfig, Config};
 use tollgate::proto::v1::customer_service_client::CustomerServiceClient;
 use tollgate::proto::v1::operation_service_client::OperationServiceClient;
 use tollgate::proto::v1::refund_service_client::RefundServiceClient;
@@ -144,12 +144,11 @@ async fn a_change_that_finds_no_turn_is_not_on_record_and_goes_through_later() {
     assert_eq!(made.customer.unwrap().id, again.customer.unwrap().id);
 }
 
-#[tokio::test]
-async fn a_refund_does_not_wait_behind_reads() {
-    let rig = Rig::start_with(narrow(4)).await;
+/// Makes a refund while many reads of `wire` wait, most of which have to wait still when it is made.
+async fn refund_amid_reads(rig: &Rig, wire: Wire, amount: Option<i64>) {
     let payment = rig.payment(2000).await;
     let waiting: Vec<_> = (0..30)
-        .map(|number| tokio::spawn(read(flood(&rig), format!("re_{number}"), Duration::from_secs(60))))
+        .map(|number| tokio::spawn(read(wire.clone(), format!("re_{number}"), Duration::from_secs(60))))
         .collect();
     let crowded = async || {
         let metrics = rig.metrics().await;
@@ -159,12 +158,38 @@ async fn a_refund_does_not_wait_behind_reads() {
     let request = CreateRefundRequest {
         operation: operation("urgent", ""),
         payment_intent: Some(payment),
-        amount: Some(100),
+        amount,
         ..Default::default()
     };
     RefundServiceClient::new(rig.wire()).create_refund(request).await.unwrap();
     assert!(waiting.iter().filter(|read| !read.is_finished()).count() >= 10);
     waiting.into_iter().for_each(|read| read.abort());
+}
+
+#[tokio::test]
+async fn a_refund_does_not_wait_behind_reads() {
+    let rig = Rig::start_with(narrow(4)).await;
+    refund_amid_reads(&rig, flood(&rig), Some(100)).await;
+}
+
+/// Method: a budget needs the amount, which the refund leaves out; the reads are of the same caller.
+#[tokio::test]
+async fn nor_does_what_has_to_be_read_for_it() {
+    let budget = Budget {
+        name: "daily".to_owned(),
+        callers: vec!["rig".to_owned()],
+        groups: Vec::new(),
+        rpcs: Vec::new(),
+        currency: "usd".to_owned(),
+        window: BudgetWindow::RollingDay,
+        amount: 5_000,
+    };
+    let adjust = |config: &mut Config| {
+        narrow(4)(config);
+        config.budgets = vec![budget];
+    };
+    let rig = Rig::start_with(adjust).await;
+    refund_amid_reads(&rig, rig.wire(), None).await;
 }
 
 /// A customer to be made within so long, in a task of its own.

@@ -33,6 +33,7 @@ impl Class {
     pub fn of(outgoing: &Outgoing, sender: &Sender) -> Self {
         match (sender, outgoing.verb) {
             (Sender::Gateway, _) => Self::Background,
+            (Sender::Ahead(_, class), _) => *class,
             (Sender::Caller(_), Verb::Get) => Self::Read,
             (Sender::Caller(_), _) if RESERVED.iter().any(|path| is_under(&outgoing.template, path)) => {
                 Self::Reserved
@@ -144,6 +145,9 @@ mod tests {
             let outgoing = asked(verb, template, template);
             assert_eq!((Class::of(&outgoing, &caller), Lane::of(&outgoing)), (class, lane), "{template}");
             assert_eq!(Class::of(&outgoing, &Sender::Gateway), Class::Background);
+            let read = asked(Verb::Get, "/v1/charges/{charge}", "/v1/charges/ch_1");
+            let ahead = caller.clone().ahead_of(&outgoing);
+            assert_eq!(Class::of(&read, &ahead), class, "what {template} waits for");
         }
     }
 
