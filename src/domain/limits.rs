@@ -90,6 +90,8 @@ pub const STRIPE_ENDPOINT_REQUESTS_PER_S: u32 = 25;
 pub const STRIPE_AT_ONCE_MAX: u32 = 100;
 /// Requests of all callers that wait for their turn at one account.
 pub const STRIPE_QUEUED_MAX: usize = 1_000;
+/// How many of these places are kept for changes of refunds and disputes.
+pub const STRIPE_QUEUED_RESERVED: usize = STRIPE_QUEUED_MAX / 5;
 /// The same of one caller, for each class of urgency.
 pub const STRIPE_QUEUED_PER_CALLER_MAX: usize = 250;
 /// Longest wait for a turn, in milliseconds; what would wait longer is refused at once.

@@ -10,7 +10,7 @@ use super::bucket::{Bucket, Limit, brought};
 use super::fair::Fair;
 use super::lane::{Class, Lane};
 use super::{Settings, Why};
-use crate::domain::limits::{STRIPE_QUEUED_MAX, STRIPE_QUEUED_PER_CALLER_MAX};
+use crate::domain::limits::{STRIPE_QUEUED_MAX, STRIPE_QUEUED_PER_CALLER_MAX, STRIPE_QUEUED_RESERVED};
 
 /// How long an object rests whose own limit Stripe named, in milliseconds.
 const OBJECT_REST_MS: u64 = 1_000;
@@ -155,7 +155,7 @@ impl Scheduler {
         let own = self.queues.get(&ask.class).and_then(|queue| queue.flows.get(&ask.caller));
         let own = own.map_or(0, |flow| flow.waiting.len());
         let wait = self.wait(ask, own as u64);
-        let why = if self.waiting >= STRIPE_QUEUED_MAX {
+        let why = if self.waiting + self.kept_from(ask.class) >= STRIPE_QUEUED_MAX {
             Why::Full
         } else if own >= STRIPE_QUEUED_PER_CALLER_MAX {
             Why::CallerFull
@@ -165,6 +165,15 @@ impl Scheduler {
             return Ok(());
         };
         Err(Refused { why, wait })
+    }
+
+    /// How many free places of the queue a class may not have, since they are kept for what is reserved.
+    fn kept_from(&self, class: Class) -> usize {
+        if class == Class::Reserved {
+            return 0;
+        }
+        let flows = self.queues.get(&Class::Reserved).into_iter().flat_map(|queue| queue.flows.values());
+        STRIPE_QUEUED_RESERVED.saturating_sub(flows.map(|flow| flow.waiting.len()).sum())
     }
 
     /// Takes somebody in and gives it a number; [`Self::poll`] says when it is its turn.

@@ -178,10 +178,32 @@ fn as_many_wait_as_may_and_one_caller_does_not_fill_the_queue() {
         scheduler.ask(at(0), ask(Class::Write, "flood")).unwrap();
     }
     assert_eq!(scheduler.ask(at(0), ask(Class::Write, "flood")).unwrap_err().why, Why::CallerFull);
-    for n in STRIPE_QUEUED_PER_CALLER_MAX..STRIPE_QUEUED_MAX {
+    let others = STRIPE_QUEUED_MAX - STRIPE_QUEUED_RESERVED;
+    for n in STRIPE_QUEUED_PER_CALLER_MAX..others {
         scheduler.ask(at(0), ask(Class::Write, &n.to_string())).unwrap();
     }
-    assert_eq!(scheduler.ask(at(0), ask(Class::Write, "late")).unwrap_err().why, Why::Full);
+    for class in [Class::Write, Class::Read, Class::Background] {
+        assert_eq!(scheduler.ask(at(0), ask(class, "late")).unwrap_err().why, Why::Full);
+    }
+    // A fifth of the places is left, for refunds and disputes alone.
+    for n in others..STRIPE_QUEUED_MAX {
+        scheduler.ask(at(0), ask(Class::Reserved, &n.to_string())).unwrap();
+    }
+    assert_eq!(scheduler.ask(at(0), ask(Class::Reserved, "late")).unwrap_err().why, Why::Full);
+    assert_eq!(scheduler.waiting(), STRIPE_QUEUED_MAX);
+}
+
+#[test]
+fn what_refunds_take_of_their_own_places_they_take_from_nobody() {
+    let mut scheduler = used_up(Settings { requests_per_s: 1, ..SETTINGS }, at(0));
+    for (class, places) in [
+        (Class::Reserved, STRIPE_QUEUED_RESERVED),
+        (Class::Write, STRIPE_QUEUED_MAX - STRIPE_QUEUED_RESERVED),
+    ] {
+        for n in 0..places {
+            scheduler.ask(at(0), ask(class, &n.to_string())).unwrap();
+        }
+    }
     assert_eq!(scheduler.waiting(), STRIPE_QUEUED_MAX);
 }
 
