@@ -51,6 +51,10 @@ impl Gateway {
         planted::point("resolve-before-read");
         let (finding, reads) = self.read_effect(&hold, deadline).await;
         planted::point("resolve-after-read");
+        if let Finding::Effected(_) | Finding::Absent { .. } = finding {
+            // Who hears what is known from now on and then reads must see it.
+            self.shared_reads.anew();
+        }
         let (said, asked) = (sentence(&finding), !matches!(finding, Finding::Unasked { .. }));
         let verdict = self.ledger.found(hold, finding, audit).await?;
         if let Verdict::Settled(settled) = &verdict {

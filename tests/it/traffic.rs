@@ -8,11 +8,15 @@ use std::time::Duration;
 
 use tokio::task::{JoinHandle, JoinSet};
 use tollgate::config::{Budget, BudgetWindow, CallerConfig, Config};
+use tollgate::proto::v1::admin_service_client::AdminServiceClient;
 use tollgate::proto::v1::customer_service_client::CustomerServiceClient;
 use tollgate::proto::v1::operation_service_client::OperationServiceClient;
+use tollgate::proto::v1::payment_intent_service_client::PaymentIntentServiceClient;
 use tollgate::proto::v1::refund_service_client::RefundServiceClient;
+use tollgate::proto::v1::settle_operation_request::Ruling;
 use tollgate::proto::v1::{
-    CreateCustomerRequest, CreateRefundRequest, GetOperationRequest, GetRefundRequest,
+    CreateCustomerRequest, CreateRefundRequest, GetOperationRequest, GetPaymentIntentRequest,
+    GetRefundRequest, ListOperationsRequest, ResolveOperationRequest, SettleOperationRequest,
 };
 use tollgate::sandbox::Fault;
 use tonic::service::interceptor::InterceptedService;
@@ -275,4 +279,54 @@ async fn identical_reads_under_way_are_one_request_and_each_is_on_record() {
     assert_eq!(ids.len(), 10);
     assert!(calls.iter().all(|call| call.stripe_request_id == calls[0].stripe_request_id));
     assert!((sample(&rig.metrics().await, "tollgate_stripe_reads_shared_total") - 9.0).abs() < 0.5);
+}
+
+/// Method: a read from before is under way, whose answer takes long.
+#[tokio::test]
+async fn who_hears_what_came_of_a_change_and_reads_gets_no_answer_from_before() {
+    let rig = Rig::start().await;
+    rig.control().set_webhooks(Vec::new());
+    let payment = rig.payment(2000).await;
+    let read = || {
+        let mut payments = PaymentIntentServiceClient::new(rig.wire());
+        let request = GetPaymentIntentRequest { id: payment.clone(), ..Default::default() };
+        tokio::spawn(async move { payments.get_payment_intent(request).await.unwrap() })
+    };
+    let mut admin = AdminServiceClient::new(rig.operator());
+    for (way, kind) in [("look", "drop_after"), ("operator", "drop_before")] {
+        rig.control().add_fault(Fault::parse(&format!("{kind}:POST:/v1/refunds:times=1000")).unwrap());
+        let request = CreateRefundRequest {
+            operation: operation("unknown", way),
+            payment_intent: Some(payment.clone()),
+            amount: Some(100),
+            ..Default::default()
+        };
+        RefundServiceClient::new(rig.wire()).create_refund(request).await.unwrap_err();
+        rig.control().clear_faults();
+        let listed = admin.list_operations(ListOperationsRequest::default()).await.unwrap().into_inner();
+        let id = listed.operations[0].id.clone();
+        let by_hand = rig.stripe("/v1/refunds", &format!("payment_intent={payment}&amount=100")).await;
+        if way == "operator" {
+            // A person has to wait for five minutes, and after one the background looks by itself.
+            let received = rig.control().received();
+            rig.clock.advance(Duration::from_secs(6 * 60));
+            until(async || (rig.control().received() > received).then_some(())).await;
+        }
+        let latency = "latency_after:GET:/v1/payment_intents:ms=3000,times=1";
+        rig.control().add_fault(Fault::parse(latency).unwrap());
+        let received = rig.control().received();
+        let before = read();
+        until(async || (rig.control().received() > received).then_some(())).await;
+        if way == "look" {
+            admin.resolve_operation(ResolveOperationRequest { id }).await.unwrap();
+        } else {
+            let ruling = Some(Ruling::Executed(by_hand["id"].as_str().unwrap().to_owned()));
+            let reason = "made by hand".to_owned();
+            admin.settle_operation(SettleOperationRequest { id, ruling, reason }).await.unwrap();
+        }
+        read().await.unwrap();
+        assert!(!before.is_finished(), "{way}");
+        before.await.unwrap();
+    }
+    assert!(sample(&rig.metrics().await, "tollgate_stripe_reads_shared_total") < 0.5);
 }

@@ -47,6 +47,8 @@ impl Gateway {
                 return Err(Fault::invalid_field("executed", problem));
             }
         };
+        // As after a change: who hears of it and then reads must see it.
+        self.shared_reads.anew();
         let ruled = self.ledger.rule(entry.hash, ruling, errand.record.clone()).await;
         match ruled.map_err(|error| self.unrecorded(&error))? {
             Ruled::Done(settled) => {
