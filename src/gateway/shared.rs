@@ -2,23 +2,46 @@
 //! audited by itself before and after; only the request is one.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::OnceCell;
+use tokio::time::Instant;
 
-use crate::stripe::{Attempt, Outgoing, Sent};
+use crate::domain::limits::STRIPE_QUEUE_MS_MAX;
+use crate::stripe::traffic::Why;
+use crate::stripe::{Attempt, Outgoing, Sent, Trouble};
 
 /// What a request is, and the account that it goes to by its alias.
 type Key = (String, Outgoing);
-type Cell = Arc<OnceCell<Arc<Sent>>>;
+type Cell = Arc<Reading>;
+
+/// A read under way.
+#[derive(Debug, Default)]
+struct Reading {
+    answer: OnceCell<Arc<Sent>>,
+    /// What the first one got who waited for a turn in vain.
+    in_vain: OnceLock<Arc<Sent>>,
+}
 
 /// The reads under way; cheap to clone.
-#[derive(Clone, Debug, Default)]
-pub struct SharedReads(Arc<Mutex<HashMap<Key, Cell>>>);
+#[derive(Clone, Debug)]
+pub struct SharedReads {
+    reads: Arc<Mutex<HashMap<Key, Cell>>>,
+    /// How long anybody waits for a turn.
+    patience: Duration,
+}
+
+impl Default for SharedReads {
+    fn default() -> Self {
+        Self { reads: Arc::default(), patience: Duration::from_millis(STRIPE_QUEUE_MS_MAX) }
+    }
+}
 
 impl SharedReads {
     /// What `own` comes to, or what the same read of somebody else's comes to that is under way; and whether it was
-    /// somebody else's. Who leaves hands the read on to another one who waits for it.
+    /// somebody else's. Who leaves, or finds no turn, hands the read on to another one who waits for it; but nobody who
+    /// has waited for a turn in vain behind another one begins to wait for one of its own.
     pub(super) async fn read(
         &self,
         alias: &str,
@@ -26,12 +49,24 @@ impl SharedReads {
         own: impl Future<Output = Sent>,
     ) -> (Arc<Sent>, bool) {
         let place = Place::take(self, (alias.to_owned(), outgoing.clone()));
-        let mut sent_own = false;
-        let read = place.cell.get_or_try_init(|| async {
+        let (since, mut sent_own) = (Instant::now(), false);
+        let read = place.cell.answer.get_or_try_init(|| async {
+            let in_vain = place.cell.in_vain.get().filter(|_| since.elapsed() >= self.patience);
+            if let Some(in_vain) = in_vain {
+                return Err(Arc::clone(in_vain));
+            }
             sent_own = true;
             let sent = Arc::new(own.await);
-            // Another one may have more time, or a turn.
-            if is_its_senders(&sent) { Err(sent) } else { Ok(sent) }
+            match sent.last() {
+                // Another one may have more time, or a turn.
+                Some(Attempt::NotSent(trouble)) if trouble.is_its_senders() => {
+                    if let Trouble::Crowded { why: Why::Expired, .. } = trouble {
+                        drop(place.cell.in_vain.set(Arc::clone(&sent)));
+                    }
+                    Err(sent)
+                }
+                _ => Ok(sent),
+            }
         });
         let sent = read.await.map_or_else(|unsent| unsent, Arc::clone);
         (sent, !sent_own)
@@ -44,12 +79,8 @@ impl SharedReads {
     }
 
     fn under_way(&self) -> MutexGuard<'_, HashMap<Key, Cell>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.reads.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn is_its_senders(sent: &Sent) -> bool {
-    matches!(sent.last(), Some(Attempt::NotSent(trouble)) if trouble.is_its_senders())
 }
 
 /// A part in a read under way. With its answer, or with the last who waits for it, it is no longer one to join.
@@ -71,7 +102,7 @@ impl Drop for Place<'_> {
         /// The place itself, and the list's.
         const LAST: usize = 2;
         let mut under_way = self.reads.under_way();
-        let is_over = self.cell.initialized() || Arc::strong_count(&self.cell) <= LAST;
+        let is_over = self.cell.answer.initialized() || Arc::strong_count(&self.cell) <= LAST;
         if is_over && under_way.get(&self.key).is_some_and(|cell| Arc::ptr_eq(cell, &self.cell)) {
             under_way.remove(&self.key);
         }
@@ -82,12 +113,11 @@ impl Drop for Place<'_> {
 mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
     use std::task::Poll;
-    use std::time::Duration;
 
     use super::*;
     use crate::contract::{Host, Verb};
     use crate::domain::account::AccountHeader;
-    use crate::stripe::{Answer, Body, Trouble};
+    use crate::stripe::{Answer, Body};
 
     fn charge(id: &str) -> Outgoing {
         Outgoing {
@@ -171,5 +201,31 @@ mod tests {
         assert_eq!(began.await, (true, true));
         drop(leaving);
         assert!(!staying.await.1 && reads.under_way().is_empty());
+    }
+
+    async fn in_vain(made: &AtomicU32) -> Sent {
+        made.fetch_add(1, Ordering::SeqCst);
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let crowded = Trouble::Crowded { why: Why::Expired, retry_ms: 500 };
+        Sent { attempts: vec![Attempt::NotSent(crowded)], queued: Duration::from_millis(500) }
+    }
+
+    #[tokio::test]
+    async fn who_waited_for_a_turn_in_vain_behind_another_waits_no_longer() {
+        let reads = SharedReads { patience: Duration::from_millis(400), ..SharedReads::default() };
+        let (made, outgoing) = (AtomicU32::new(0), charge("ch_1"));
+        let late = async {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            reads.read("default", &outgoing, slowly(&made)).await
+        };
+        let ((first, _), (second, shared), (third, _), (late, late_shared)) = tokio::join!(
+            reads.read("default", &outgoing, in_vain(&made)),
+            reads.read("default", &outgoing, in_vain(&made)),
+            reads.read("default", &outgoing, in_vain(&made)),
+            late,
+        );
+        assert!(first.answer().is_none() && second == first && third == first && shared);
+        assert_eq!((status(&late), late_shared), (201, false), "it had time left, and a turn");
+        assert!(made.load(Ordering::SeqCst) == 2 && reads.under_way().is_empty());
     }
 }
