@@ -11,6 +11,10 @@ use super::outgoing::{AccountHeader, Outgoing};
 use crate::contract::{Params, Sensitivity};
 
 const LIST: &str = "/v1/events";
+const THIN_EVENT: &str = "/v2/core/events/{id}";
+/// Stands for every path that Stripe names: there is no end of them, since some hold the ids of other objects, and each
+/// template is limited and counted by itself for as long as the gateway runs.
+const OBJECT: &str = "/{object}";
 /// Events on a page, the most that Stripe gives.
 pub const EVENTS_PAGE_MAX: usize = 100;
 /// How far back the list reaches, in seconds.
@@ -99,18 +103,17 @@ impl Client {
     /// # Errors
     /// When Stripe does not show it.
     pub async fn full_thin_event(&self, id: &str, header: &AccountHeader) -> Result<Bytes, ReadError> {
-        self.object(&format!("/v2/core/events/{id}"), header).await
+        let path = format!("/v2/core/events/{id}");
+        let outgoing = Outgoing::read(&path, String::new(), header.clone());
+        Ok(self.read(Outgoing { template: THIN_EVENT.to_owned(), ..outgoing }).await?.body)
     }
 
-    /// The object at a path that Stripe named, whose last part is its id.
+    /// The object at a path that Stripe named.
     ///
     /// # Errors
     /// When Stripe does not show it.
     pub async fn object(&self, path: &str, header: &AccountHeader) -> Result<Bytes, ReadError> {
-        let start = path.rsplit_once('/').map_or(path, |(start, _)| start);
-        let template = format!("{start}/{{id}}");
-        let outgoing = Outgoing { template, ..Outgoing::read(path, String::new(), header.clone()) };
-        Ok(self.read(outgoing).await?.body)
+        Ok(self.read(object_at(path, header)).await?.body)
     }
 
     async fn read(&self, outgoing: Outgoing) -> Result<Answer, ReadError> {
@@ -118,7 +121,7 @@ impl Client {
             Attempt::Answered(answer) => match answer.status {
                 200 => Ok(answer),
                 401 => Err(ReadError::KeyRefused),
-                403 => Err(ReadError::NoPermission(outgoing.template)),
+                403 => Err(ReadError::NoPermission(outgoing.path)),
                 404 if answer.error().is_some() => Err(ReadError::Missing),
                 429 => Err(ReadError::Limited),
                 status => Err(ReadError::Refused(status)),
@@ -126,6 +129,10 @@ impl Client {
             Attempt::NotSent(trouble) | Attempt::Broken(trouble) => Err(ReadError::NoAnswer(trouble)),
         }
     }
+}
+
+fn object_at(path: &str, header: &AccountHeader) -> Outgoing {
+    Outgoing { template: OBJECT.to_owned(), ..Outgoing::read(path, String::new(), header.clone()) }
 }
 
 fn encoded(query: &EventsQuery, after: Option<&str>, limit: usize) -> String {
@@ -193,6 +200,16 @@ mod tests {
         assert_eq!(client.full_thin_event("evt_1", &AccountHeader::None).await, Err(ReadError::Missing));
         assert_eq!(list().await, Err(ReadError::Foreign));
         assert!(script.requests().await[1].starts_with("GET /v2/core/events/evt_1 "));
+    }
+
+    #[test]
+    fn objects_at_whatever_paths_are_limited_as_one() {
+        for path in
+            ["/v1/refunds/re_1", "/v1/customers/cus_1/sources/src_1", "/v1/accounts/acct_1/persons/p_1"]
+        {
+            let outgoing = object_at(path, &AccountHeader::None);
+            assert_eq!((outgoing.template.as_str(), outgoing.path.as_str()), (OBJECT, path));
+        }
     }
 
     #[tokio::test]
