@@ -226,7 +226,7 @@ impl Client {
         let turn = self.traffic.turn(outgoing, sender, deadline).instrument(span).await;
         let waited_us = u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX);
         queued_us.fetch_add(waited_us, Ordering::Relaxed);
-        let turn = match turn {
+        let mut turn = match turn {
             Ok(turn) => turn,
             Err(trouble) => return self.turn_away(outgoing, sender, trouble),
         };
@@ -237,6 +237,7 @@ impl Client {
             Ok(trial) => trial,
             Err(trouble) => return Attempt::NotSent(trouble),
         };
+        turn.begins();
         let attempt = self.attempt(outgoing, made, allowed).await;
         trial.ended(&attempt);
         turn.heard(&attempt);

@@ -327,8 +327,18 @@ impl Turn {
         self.grant.as_ref().map_or(Duration::ZERO, |grant| grant.waited)
     }
 
-    /// Takes in what Stripe's limiters say.
-    pub(super) fn heard(&self, attempt: &Attempt) {
+    /// An attempt begins. If it is given up, it took at least as long as until then.
+    pub(super) fn begins(&mut self) {
+        if let Some(grant) = &mut self.grant {
+            grant.has_run = true;
+        }
+    }
+
+    /// Takes in how the attempt ended, and what Stripe's limiters say.
+    pub(super) fn heard(&mut self, attempt: &Attempt) {
+        let Some(grant) = &mut self.grant else { return };
+        // How soon it is clear that nothing can be sent says nothing of how long Stripe takes.
+        grant.has_run = !matches!(attempt, Attempt::NotSent(_));
         let Attempt::Answered(Answer { status: 429, rate_limited_reason: Some(reason), .. }) = attempt else {
             return;
         };
@@ -340,7 +350,6 @@ impl Turn {
             // Also what no document names: to slow down is never wrong.
             _ => Limiter::Rate,
         };
-        let Some(grant) = &self.grant else { return };
         if self.traffic.queue().scheduler.limited(self.traffic.now(), grant, limiter) {
             tracing::warn!(reason, "Stripe's limiter refused; fewer requests are sent for a while");
         }

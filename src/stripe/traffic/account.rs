@@ -122,11 +122,13 @@ impl Allowance {
         in_reserve
     }
 
-    /// A request has ended that took so long.
-    pub(super) fn leave(&mut self, in_reserve: bool, took: Duration) {
+    /// A turn has ended; with an attempt, that took so long.
+    pub(super) fn leave(&mut self, in_reserve: bool, took: Option<Duration>) {
         self.under_way = self.under_way.saturating_sub(1);
         self.in_reserve = self.in_reserve.saturating_sub(u64::from(in_reserve));
-        self.takes = (self.takes * (MEAN_PARTS - 1) + took) / MEAN_PARTS;
+        if let Some(took) = took {
+            self.takes = (self.takes * (MEAN_PARTS - 1) + took) / MEAN_PARTS;
+        }
     }
 
     /// Stripe refused for the account's rate; says whether that cut it.

@@ -51,6 +51,8 @@ pub(super) struct Grant {
     /// How long it waited.
     pub(super) waited: Duration,
     began: Duration,
+    /// Whether an attempt was made with it.
+    pub(super) has_run: bool,
 }
 
 /// What became of somebody who waited, by the number that [`Scheduler::ask`] gave.
@@ -225,7 +227,8 @@ impl Scheduler {
     /// A request has ended.
     pub(super) fn done(&mut self, now: Duration, grant: Grant) {
         self.pass(now);
-        self.allowance.leave(grant.in_reserve, now.saturating_sub(grant.began));
+        let took = grant.has_run.then(|| now.saturating_sub(grant.began));
+        self.allowance.leave(grant.in_reserve, took);
         if let Some(lane) = self.lanes.get_mut(grant.lane) {
             lane.under_way = lane.under_way.saturating_sub(1);
         }
@@ -342,7 +345,8 @@ impl Scheduler {
         self.waiting = self.waiting.saturating_sub(1);
         let in_reserve = self.allowance.enter(class, counts, self.now);
         let waited = self.now.saturating_sub(waiting.since);
-        Grant { lane: waiting.lane, object: waiting.object, in_reserve, waited, began: self.now }
+        let Waiting { lane, object, .. } = waiting;
+        Grant { lane, object, in_reserve, waited, began: self.now, has_run: false }
     }
 
     /// How long one more would wait as things stand: what its lane has before it, and the shorter of its fair share of what

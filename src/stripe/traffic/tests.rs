@@ -93,10 +93,38 @@ async fn stripes_word_slows_the_account_down() {
         let rate_limited_reason = reason.map(str::to_owned);
         Attempt::Answered(Answer { status: 429, rate_limited_reason, ..Answer::default() })
     };
-    let held = turn(&traffic, "a").await.unwrap();
+    let mut held = turn(&traffic, "a").await.unwrap();
     // A lock of the object is no limiter's word.
     held.heard(&answer(None));
     assert!((traffic.standing().limit - 200.0).abs() < 0.1);
     held.heard(&answer(Some("global-rate")));
     assert!((140.0..190.0).contains(&traffic.standing().limit), "{:?}", traffic.standing());
+}
+
+#[tokio::test]
+async fn only_turns_with_an_attempt_tell_how_long_stripe_takes() {
+    let traffic = Traffic::new(SETTINGS);
+    let takes = || traffic.queue().scheduler.allowance().takes();
+    let soon = Duration::from_millis(50);
+    let unused = turn(&traffic, "a").await.unwrap();
+    tokio::time::sleep(soon).await;
+    drop(unused);
+    let mut unsent = turn(&traffic, "a").await.unwrap();
+    unsent.begins();
+    tokio::time::sleep(soon).await;
+    unsent.heard(&Attempt::NotSent(Trouble::Deadline));
+    drop(unsent);
+    assert_eq!(takes(), Duration::ZERO);
+    let mut given_up = turn(&traffic, "a").await.unwrap();
+    given_up.begins();
+    tokio::time::sleep(soon).await;
+    drop(given_up);
+    let once = takes();
+    assert!(once > Duration::ZERO);
+    let mut answered = turn(&traffic, "a").await.unwrap();
+    answered.begins();
+    tokio::time::sleep(soon).await;
+    answered.heard(&Attempt::Answered(Answer::default()));
+    drop(answered);
+    assert!(takes() > once);
 }
