@@ -57,8 +57,10 @@ pub(super) enum Step {
 pub(super) enum Named {
     /// It can be the effect.
     Effect(Success),
-    /// Stripe does not show it.
+    /// Stripe has no such object.
     Missing,
+    /// Stripe did not show it, which says nothing of it.
+    Unread,
     /// It is something else, for this reason.
     Other(String),
 }
@@ -280,8 +282,11 @@ impl<'a> Question<'a> {
         let request_id = answer.request_id.clone();
         let json = answer.json().filter(|json| (200..300).contains(&answer.status) && json.is_object());
         let Some(object) = json else {
-            let gone = answer.status == 404 && self.is_missing(answer) && self.lookup.reached == DELETED;
-            return if gone { Named::Effect(removed(self.spec, id, request_id)) } else { Named::Missing };
+            return match answer.status == 404 && self.is_missing(answer) {
+                true if self.lookup.reached == DELETED => Named::Effect(removed(self.spec, id, request_id)),
+                true => Named::Missing,
+                false => Named::Unread,
+            };
         };
         let text = |name: &str| object.get(name).and_then(Value::as_str);
         let other_kind =

@@ -356,7 +356,7 @@ impl Gateway {
         match sent.answer().map(|answer| question.is_effect(&id, answer)) {
             Some(Named::Effect(anew)) => Ok(Success { json: anew.json, ..success }),
             Some(Named::Missing | Named::Other(_)) => Err(gone()),
-            None => {
+            Some(Named::Unread) | None => {
                 Err(outcome::took_effect(&id, "its answer is no longer kept, and Stripe cannot be read now"))
             }
         }

@@ -372,6 +372,10 @@ async fn an_answer_that_is_no_longer_kept_is_read_anew() {
         (rig.control().received() > before).then_some(())
     })
     .await;
+    fault(&rig, &format!("status:GET:/v1/refunds:status=429,times={ALWAYS}"));
+    let status = create(&rig, &request).await.unwrap_err();
+    assert_eq!((status.code(), reason(&status).as_str()), (Code::Unavailable, "STRIPE_UNAVAILABLE"));
+    assert!(status.message().contains("Stripe cannot be read now"), "it is not gone: {status:?}");
     assert_eq!(rig.refunds_made(), 1);
 }
 

@@ -106,7 +106,7 @@ impl Gateway {
         };
         match question.is_effect(id, answer) {
             Named::Effect(success) => Ok(success),
-            Named::Missing => Err(refusal::of_answer(answer)),
+            Named::Missing | Named::Unread => Err(refusal::of_answer(answer)),
             Named::Other(why) => {
                 let message = format!("`{id}` is not what this operation made or changed: {why}");
                 let mut fault = Fault::new(Code::FailedPrecondition, Reason::NotTheEffect, message);
