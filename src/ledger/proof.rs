@@ -162,6 +162,7 @@ mod tests {
 
     use super::*;
     use crate::stripe::Trouble;
+    use crate::stripe::traffic::Why;
 
     const REFUND: Expected<'_> = Expected { object: "refund", keyed: true };
     const SUCCESS: &str = r#"{"id":"re_1","object":"refund"}"#;
@@ -239,6 +240,10 @@ mod tests {
             Trouble::Tls,
             Trouble::BreakerOpen { retry_ms: 500 },
             Trouble::Deadline,
+            Trouble::Crowded { why: Why::Full, retry_ms: 500 },
+            Trouble::Crowded { why: Why::CallerFull, retry_ms: 500 },
+            Trouble::Crowded { why: Why::Deadline, retry_ms: 500 },
+            Trouble::Crowded { why: Why::Expired, retry_ms: 500 },
             Trouble::Unsendable,
             Trouble::Timeout,
             Trouble::Reset,
