@@ -88,6 +88,8 @@ pub const STRIPE_ENDPOINT_REQUESTS_PER_S: u32 = 25;
 /// Requests of one account under way at Stripe at once, unless configured otherwise; Stripe has such a limit and names no
 /// number.
 pub const STRIPE_AT_ONCE_MAX: u32 = 100;
+/// Keys that are asked for their account at once, at a start and when settings are taken.
+pub const KEYS_ASKED_AT_ONCE_MAX: usize = 16;
 /// Requests of all callers that wait for their turn at one account.
 pub const STRIPE_QUEUED_MAX: usize = 1_000;
 /// How many of these places are kept for changes of refunds and disputes.

@@ -2,14 +2,14 @@
 //! pinned, and their webhook endpoints.
 
 mod unasked;
+mod whose;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 pub(super) use unasked::{Unasked, concern_of};
+pub(super) use whose::{Question, whose};
 
 use super::{Error, PINNED_ACCOUNT};
 use crate::config::Config;
@@ -25,8 +25,8 @@ use crate::stripe::{self, AccountError, Client, Key, OwnAccount};
 use crate::telemetry::metrics::{AccountTraffic, Metrics};
 use crate::webhook::{Endpoint, Endpoints};
 
-/// How long Stripe may take to name an account.
-pub(super) const ACCOUNT_WAIT: Duration = Duration::from_secs(10);
+/// How long Stripe may take to name accounts, however many are asked for at once.
+const ACCOUNT_WAIT: Duration = Duration::from_secs(10);
 
 /// One account as configured.
 struct Configured<'a> {
@@ -74,9 +74,18 @@ pub(super) async fn open(
     metrics: &Metrics,
 ) -> Result<Opened, Error> {
     let (mut opened, mut clock_is_right, mut silent) = (Vec::<Account>::new(), true, Vec::new());
-    let ways = ways(config);
-    for (one, traffic) in configured(config).zip(ways) {
-        let (account, told) = account(&one, client(config, &one, traffic, metrics)?, store).await?;
+    let clients = configured(config).zip(ways(config)).map(|(one, traffic)| {
+        let client = client(config, &one, traffic, metrics)?;
+        Ok((one, client))
+    });
+    let clients = clients.collect::<Result<Vec<_>, Error>>()?;
+    let questions = clients.iter().flat_map(|(one, client)| {
+        let alone = client.one_by_one().into_iter();
+        alone.map(|client| Question { client, header: one.header.clone() })
+    });
+    let mut told = whose(questions.collect()).await.into_iter();
+    for (one, client) in clients {
+        let (account, told) = account(&one, client, &mut told, store).await?;
         match told {
             Told::At(date_s) => clock_is_right &= is_right(clock.wall(), date_s),
             Told::Nothing(key) => silent.push((one.alias, key)),
@@ -191,11 +200,17 @@ enum Told {
     Nothing(Key),
 }
 
-/// The account behind a client: asked of Stripe, and pinned in the store, since it is part of every operation's name.
-async fn account(one: &Configured<'_>, stripe: Client, store: &Store) -> Result<(Account, Told), Error> {
+/// The account behind a client: told by Stripe for each key, and pinned in the store, since it is part of every operation's
+/// name.
+async fn account(
+    one: &Configured<'_>,
+    stripe: Client,
+    told: &mut impl Iterator<Item = Result<OwnAccount, AccountError>>,
+    store: &Store,
+) -> Result<(Account, Told), Error> {
     let alias = one.alias.to_owned();
     let place = pinned_at(&alias);
-    let (stripe, found) = asked(one, stripe).await?;
+    let (stripe, found) = agreed(one, stripe, told)?;
     let pinned = store.setting(&place).await?.map(|id| String::from_utf8_lossy(&id).into_owned());
     let wanted = one.header.account().map(str::to_owned).or_else(|| pinned.clone());
     let (id, told) = match (found, wanted) {
@@ -224,17 +239,17 @@ async fn account(one: &Configured<'_>, stripe: Client, store: &Store) -> Result<
     Ok((Account { alias, id, mode: one.mode, header: one.header.clone(), stripe }, told))
 }
 
-/// Asks each key for its account: what they say, and the client with those that said it. A key that says nothing is left
-/// out, since a refusal of another one would bring it into use; only where none says anything, the first stays, for the
-/// account that is pinned, and comes with what kept it silent.
-async fn asked(
+/// What the keys of an account say of it, each in its turn, and the client with those that said it. A key that says nothing
+/// is left out, since a refusal of another one would bring it into use; only where none says anything, the first stays, for
+/// the account that is pinned, and comes with what kept it silent.
+fn agreed(
     one: &Configured<'_>,
     stripe: Client,
+    told: &mut impl Iterator<Item = Result<OwnAccount, AccountError>>,
 ) -> Result<(Client, Result<OwnAccount, (Key, AccountError)>), Error> {
-    let deadline = Instant::now() + ACCOUNT_WAIT;
     let (mut own, mut silence, mut taken) = (None::<OwnAccount>, None, Vec::new());
-    for (key, alone) in parsed(one.keys)?.into_iter().zip(stripe.one_by_one()) {
-        match alone.own_account(one.header, Some(deadline)).await {
+    for (key, told) in parsed(one.keys)?.into_iter().zip(told) {
+        match told {
             Ok(found) => {
                 let wanted = own.get_or_insert_with(|| found.clone()).id.clone();
                 if found.id != wanted {

@@ -7,11 +7,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use tokio::sync::{Mutex, watch as latest};
-use tokio::time::Instant;
 
 pub(super) use watch::watch;
 
-use super::accounts::{ACCOUNT_WAIT, concern_of, endpoints, keys, weights};
+use super::accounts::{Question, concern_of, endpoints, keys, weights, whose};
 use super::policies;
 use super::supervisor::Supervisor;
 use super::tls::{self, Tls};
@@ -24,7 +23,7 @@ use crate::identity::{self, Registry};
 use crate::ledger::Budgets;
 use crate::ops::Readiness;
 use crate::policy::{self, Policies, PolicySet};
-use crate::stripe::{self, AccountError, Client, Key};
+use crate::stripe::{self, AccountError, Client, Key, OwnAccount};
 use crate::telemetry::metrics::Metrics;
 use crate::webhook::Endpoints;
 
@@ -227,15 +226,17 @@ impl Reloader {
             return Err(Error::NoCallers);
         }
         let identity = identity::Settings::read(config)?;
+        let (policies, tls) = (policies(config)?, self.new_tls(config, before)?);
+        // Last, since Stripe may be slow to answer: what is wrong here is known before.
+        let clients = self.under_new_keys(config, before).await?;
         Ok(Prepared {
+            clients,
             endpoints: endpoints(config, &self.0.accounts),
             identity,
-            policies: policies(config)?,
+            policies,
             budgets: config.budgets.clone(),
             weights: weights(config),
-            tls: self.new_tls(config, before)?,
-            // Last, since Stripe may be slow to answer: what is wrong here is known before.
-            clients: self.under_new_keys(config, before).await?,
+            tls,
         })
     }
 
@@ -256,18 +257,29 @@ impl Reloader {
         config: &Config,
         before: &Config,
     ) -> Result<Vec<(Arc<Account>, Client)>, Error> {
-        let mut clients = Vec::new();
+        let (mut changed, mut questions) = (Vec::new(), Vec::new());
         for account in self.0.accounts.all() {
             let old = keys(before, &account.alias)?.unwrap_or_default();
             let is_news = |new: &Vec<Key>| *new != old || !new.iter().all(|key| account.stripe.holds(key));
             let Some(new) = keys(config, &account.alias)?.filter(is_news) else { continue };
-            let mut taken = Vec::new();
+            let mut keys = Vec::new();
             for key in new {
-                let belongs = match account.stripe.holds(&key) {
-                    true => Ok(()),
-                    false => self.belongs(account, &key).await,
-                };
-                match belongs {
+                let is_asked = !account.stripe.holds(&key);
+                if is_asked {
+                    let client = account.stripe.with_keys(std::slice::from_ref(&key))?;
+                    questions.push(Question { client, header: account.header.clone() });
+                }
+                keys.push((key, is_asked));
+            }
+            changed.push((account, old, keys));
+        }
+        let mut told = whose(questions).await.into_iter();
+        let mut clients = Vec::new();
+        for (account, old, keys) in changed {
+            let mut taken = Vec::new();
+            for (key, is_asked) in keys {
+                let told = if is_asked { told.next() } else { None };
+                match told.map_or(Ok(()), |told| belongs(account, told)) {
                     Ok(()) => taken.push(key),
                     // One that told nothing before holds nothing up by telling nothing again.
                     Err(Error::Account { alias, source }) if old.contains(&key) => {
@@ -279,17 +291,6 @@ impl Reloader {
             clients.push((Arc::clone(account), account.stripe.with_keys(&taken)?));
         }
         Ok(clients)
-    }
-
-    async fn belongs(&self, account: &Account, key: &Key) -> Result<(), Error> {
-        let probe = account.stripe.with_keys(std::slice::from_ref(key))?;
-        let found = probe.own_account(&account.header, Some(Instant::now() + ACCOUNT_WAIT)).await;
-        let alias = account.alias.clone();
-        match found {
-            Ok(found) if found.id == account.id => Ok(()),
-            Ok(found) => Err(Error::OtherAccount { alias, found: found.id, own: account.id.clone() }),
-            Err(source) => Err(Error::Account { alias, source }),
-        }
     }
 
     fn put_in_place(&self, prepared: Prepared) {
@@ -320,6 +321,16 @@ impl Reloader {
         record.note = Some(note);
         record.conclude("succeeded");
         Ok(self.0.auditor.write(&record).await?)
+    }
+}
+
+/// Whether what a key told is the account that it is meant for.
+fn belongs(account: &Account, told: Result<OwnAccount, AccountError>) -> Result<(), Error> {
+    let alias = account.alias.clone();
+    match told {
+        Ok(found) if found.id == account.id => Ok(()),
+        Ok(found) => Err(Error::OtherAccount { alias, found: found.id, own: account.id.clone() }),
+        Err(source) => Err(Error::Account { alias, source }),
     }
 }
 

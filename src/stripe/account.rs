@@ -2,7 +2,7 @@
 //! remembers nothing.
 
 use serde_json::Value;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use super::answer::{Attempt, Sent, Trouble};
 use super::client::Client;
@@ -53,20 +53,31 @@ pub struct OwnAccount {
 
 impl Client {
     /// The account that the header names, or else the key's own (docs.stripe.com/api/accounts/retrieve). An organisation's
-    /// key is also asked for its mode.
+    /// key is also asked for its mode. At the deadline it ends, also in the middle of an attempt: nothing hangs on a read.
     ///
     /// # Errors
     /// When Stripe does not tell, or tells another mode than the client's.
     pub async fn own_account(
         &self,
         header: &AccountHeader,
-        deadline: Option<Instant>,
+        deadline: Instant,
     ) -> Result<OwnAccount, AccountError> {
-        let outgoing = Outgoing::read(PATH, String::new(), header.clone());
-        let own = account_of(&self.send(&outgoing, &Sender::Gateway, deadline).await)?;
+        let told = timeout_at(deadline, self.ask_for_account(header, deadline)).await;
+        told.unwrap_or(Err(AccountError::NoAnswer(Trouble::Timeout)))
+    }
+
+    async fn ask_for_account(
+        &self,
+        header: &AccountHeader,
+        deadline: Instant,
+    ) -> Result<OwnAccount, AccountError> {
+        let ask = async |path: &'static str| {
+            let outgoing = Outgoing::read(path, String::new(), header.clone());
+            self.send(&outgoing, &Sender::Gateway, Some(deadline)).await
+        };
+        let own = account_of(&ask(PATH).await)?;
         if self.is_organisation() {
-            let outgoing = Outgoing::read(BALANCE_PATH, String::new(), header.clone());
-            let mode = mode_of(&self.send(&outgoing, &Sender::Gateway, deadline).await)?;
+            let mode = mode_of(&ask(BALANCE_PATH).await)?;
             if mode != self.mode() {
                 return Err(AccountError::OtherMode(mode));
             }
@@ -117,8 +128,11 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::stripe::script::{Script, reply};
+    use crate::stripe::script::{Reply, Script, reply};
     use crate::stripe::{Answer, Client, Key, Options};
+
+    /// Longer than anything here takes.
+    const PATIENCE: Duration = Duration::from_secs(60);
 
     #[test]
     fn only_an_account_is_taken_for_one() {
@@ -148,7 +162,8 @@ mod tests {
             let script = Script::start(replies).await;
             let options = Options { keys: vec![Key::parse(key.into()).unwrap()], ..script.options("http") };
             let header = AccountHeader::StripeContext("acct_1".to_owned());
-            let told = Client::new(&options).unwrap().own_account(&header, None).await;
+            let deadline = Instant::now() + PATIENCE;
+            let told = Client::new(&options).unwrap().own_account(&header, deadline).await;
             (told.map(|own| own.id), script.requests().await)
         };
         let id = || Ok("acct_1".to_owned());
@@ -169,5 +184,16 @@ mod tests {
             assert_eq!(own, Err(AccountError::Foreign));
         }
         assert_eq!(told("sk_test_a", vec![account]).await.0, id(), "its prefix is proof");
+    }
+
+    #[tokio::test]
+    async fn an_attempt_that_stripe_does_not_answer_ends_at_the_deadline() {
+        // The second keeps the script from its end, at which the connection would break.
+        let script = Script::start(vec![Reply::Silence, Reply::Silence]).await;
+        let client = script.client();
+        let deadline = Instant::now() + Duration::from_secs(1);
+        let asking = client.own_account(&AccountHeader::None, deadline);
+        let told = tokio::time::timeout(PATIENCE, asking).await;
+        assert_eq!(told, Ok(Err(AccountError::NoAnswer(Trouble::Timeout))));
     }
 }

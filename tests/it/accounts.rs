@@ -1,6 +1,8 @@
 //! Several Stripe accounts behind one gateway: each by its alias, with its own key, its own webhooks and its own
 //! operations.
 
+use std::time::{Duration, Instant};
+
 use tollgate::config::{AccountConfig, Config};
 use tollgate::domain::account::AccountHeader;
 use tollgate::domain::clock::Clock as _;
@@ -133,6 +135,18 @@ async fn one_reference_is_a_change_of_its_own_in_each_account() {
 }
 
 #[tokio::test]
+async fn a_start_waits_for_accounts_that_stay_silent_all_at_once() {
+    let rig = rig().await;
+    for id in [rig.gateway.account.as_str(), EUROPE, CONNECTED] {
+        rig.control_of(id).add_fault(Fault::parse("latency:GET:/v1/account:ms=60000").unwrap());
+    }
+    let since = Instant::now();
+    rig.restart_with(accounts).await;
+    // Each alone may take ten seconds.
+    assert!(since.elapsed() < Duration::from_secs(20), "{:?}", since.elapsed());
+}
+
+#[tokio::test]
 async fn events_stand_under_the_account_that_they_are_of() {
     let rig = rig().await;
     for alias in ["", "eu", "shop"] {
@@ -189,7 +203,7 @@ async fn an_unknown_outcome_is_looked_up_at_its_own_account_after_a_restart() {
     send(&rig, &refund("shop", &payment(&rig, "shop").await)).await.unwrap_err();
     assert_eq!(known(&rig, "shop").await.unwrap().state(), OperationState::Unknown);
     let rig = rig.restart_with(accounts).await;
-    rig.clock.advance(std::time::Duration::from_secs(3600));
+    rig.clock.advance(Duration::from_secs(3600));
     until(async || (known(&rig, "shop").await.unwrap().state() == OperationState::Succeeded).then_some(()))
         .await;
     assert_eq!(made(&rig.control_of(CONNECTED)), 1);

@@ -109,7 +109,7 @@ fn secrets(secrets: &[Secret], report: &mut Report) {
 }
 
 async fn account(client: &Client, header: &AccountHeader, report: &mut Report) -> Option<String> {
-    let error = match client.own_account(header, Some(Instant::now() + WAIT)).await {
+    let error = match client.own_account(header, Instant::now() + WAIT).await {
         Ok(own) => {
             let mode = client.mode().as_str();
             report.pass("account", format!("the key belongs to `{}`, {mode} mode", own.id));

@@ -76,7 +76,7 @@ impl Unasked {
     async fn told(&self) -> Result<OwnAccount, AccountError> {
         let alone = self.account.stripe.with_keys(std::slice::from_ref(&self.key));
         let alone = alone.map_err(|_| AccountError::KeyRefused)?;
-        alone.own_account(&self.account.header, Some(Instant::now() + ACCOUNT_WAIT)).await
+        alone.own_account(&self.account.header, Instant::now() + ACCOUNT_WAIT).await
     }
 }
 
