@@ -323,6 +323,7 @@ fn reloader(
         auditor: gateway.auditor.clone(),
         metrics: gateway.metrics.clone(),
         readiness: readiness.clone(),
+        drain: gateway.drain.clone(),
         settings: Mutex::new(config.clone()),
     })
 }

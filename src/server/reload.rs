@@ -18,6 +18,7 @@ use crate::audit::{self, Auditor, Phase};
 use crate::config::{Budget, Changes, Config, Faults, Roll};
 use crate::domain::caller::Caller;
 use crate::domain::clock::Clock;
+use crate::domain::drain::Drain;
 use crate::gateway::{Account, Accounts};
 use crate::identity::{self, Registry};
 use crate::ledger::Budgets;
@@ -75,6 +76,9 @@ pub enum Error {
         /// The gateway's account.
         own: String,
     },
+    /// The gateway goes, and does not wait any more for what Stripe says of a key.
+    #[error("the gateway is stopping")]
+    Stopping,
     /// Without a record nothing is changed.
     #[error("the change could not be put on record: {0}")]
     Audit(#[from] audit::Error),
@@ -94,6 +98,7 @@ impl Error {
             Self::NoCallers => "callers".into(),
             Self::Tls(_) | Self::TlsSwitched => "tls".into(),
             Self::Policy(_) => "policy.files".into(),
+            Self::Stopping => "the gateway is stopping".into(),
             Self::Audit(_) => "the audit log".into(),
         }
     }
@@ -120,6 +125,7 @@ pub(super) struct Parts {
     pub(super) auditor: Auditor,
     pub(super) metrics: Metrics,
     pub(super) readiness: Readiness,
+    pub(super) drain: Drain,
 }
 
 /// Everything new, built and checked; to put it in place cannot fail.
@@ -227,8 +233,12 @@ impl Reloader {
         }
         let identity = identity::Settings::read(config)?;
         let (policies, tls) = (policies(config)?, self.new_tls(config, before)?);
-        // Last, since Stripe may be slow to answer: what is wrong here is known before.
-        let clients = self.under_new_keys(config, before).await?;
+        // Last, since Stripe may be slow to answer: what is wrong here is known before, and a stop does not wait for it.
+        let clients = tokio::select! {
+            biased;
+            clients = self.under_new_keys(config, before) => clients?,
+            () = self.0.drain.begun() => return Err(Error::Stopping),
+        };
         Ok(Prepared {
             clients,
             endpoints: endpoints(config, &self.0.accounts),

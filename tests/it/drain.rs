@@ -1,12 +1,13 @@
 //! A gateway that goes: who hears of it when, and how readers go on elsewhere.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
-use tollgate::config::Config;
+use tollgate::config::{Config, Environment, Flags, Loader};
 use tollgate::proto::v1::event_service_client::EventServiceClient;
 use tollgate::proto::v1::feed_service_client::FeedServiceClient;
 use tollgate::proto::v1::refund_service_client::RefundServiceClient;
@@ -18,7 +19,8 @@ use tollgate::proto::v1::{
     GetFeedRequest, GetSubscriptionRequest, Refund, SubscribeRequest, SubscribeResponse,
     create_subscription_request,
 };
-use tollgate::sandbox::{Burst, Fault};
+use tollgate::sandbox::{Burst, Fault, RestrictedKey};
+use tollgate::server::Supervisor;
 use tonic::service::interceptor::InterceptedService;
 use tonic::{Code, Status, Streaming};
 use tonic_health::pb::HealthCheckRequest;
@@ -26,7 +28,7 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 use tonic_types::StatusExt as _;
 
-use crate::rig::{Rig, TOKEN, Token, Wire, connect, operation, until};
+use crate::rig::{KEY, Rig, TOKEN, Token, Wire, connect, operation, until};
 
 /// Longer than anything here takes, so that a test which would hang fails instead.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -291,4 +293,23 @@ async fn what_outlasts_the_grace_is_cut_and_found_out_by_the_next_gateway() {
     let again = Refunds::new(rig.wire()).create_refund(refund(&payment)).await.unwrap().into_inner();
     assert_eq!(again.refund.unwrap().amount, 100);
     assert_eq!(rig.refunds_made(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_that_goes_does_not_wait_for_what_stripe_says_of_a_new_key() {
+    const NEW_KEY: &str = "rk_test_new";
+    let mut rig = Rig::start().await;
+    let file = rig.data.path().join("tollgate.toml");
+    let flags = Flags { config: Some(file.clone()), values: Vec::new() };
+    rig.gateway.follow(Loader::new(flags, Environment::default()), Arc::default(), Supervisor::default());
+    rig.control().set_restricted_keys(vec![RestrictedKey::without(NEW_KEY, &[])]);
+    rig.control().add_fault(Fault::parse("latency:GET:/v1/account:ms=60000").unwrap());
+    let before = rig.control().received();
+    let settings = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, settings.replace(KEY, NEW_KEY)).unwrap();
+    until(async || (rig.control().received() > before).then_some(())).await;
+    let asked = Instant::now();
+    rig.gateway.stop().await;
+    // Stripe would have ten seconds to name the account.
+    assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
 }
