@@ -3,7 +3,7 @@
 
 use std::io;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::config::{Environment, NOTIFY_SOCKET_VARIABLE, WATCHDOG_USEC_VARIABLE};
@@ -19,6 +19,8 @@ pub struct Supervisor {
     socket: Option<Arc<str>>,
     /// Without a sign of life for this long, the service manager takes the process for hung.
     watchdog: Option<Duration>,
+    /// Whether it was told that the gateway is going. It is held while a state is told, so that none comes behind that.
+    is_stopping: Arc<Mutex<bool>>,
 }
 
 impl Supervisor {
@@ -29,6 +31,7 @@ impl Supervisor {
         Self {
             socket: environment.get(NOTIFY_SOCKET_VARIABLE).map(Arc::from),
             watchdog: watchdog.map(Duration::from_micros),
+            is_stopping: Arc::default(),
         }
     }
 
@@ -39,17 +42,17 @@ impl Supervisor {
             true => "serving",
             false => "serving with older settings: those that stand now cannot be taken, see the log",
         };
-        self.tell(&format!("READY=1\nSTATUS={status}"));
+        self.enter(&format!("READY=1\nSTATUS={status}"), false);
     }
 
     /// The settings are about to be read again; [`Self::ready`] has to follow.
     pub fn reloading(&self) {
-        self.tell(&format!("RELOADING=1\nMONOTONIC_USEC={}", awake().as_micros()));
+        self.enter(&format!("RELOADING=1\nMONOTONIC_USEC={}", awake().as_micros()), false);
     }
 
-    /// The gateway is going.
+    /// The gateway is going. Settings that are taken until it is gone change nothing of that.
     pub fn stopping(&self) {
-        self.tell("STOPPING=1\nSTATUS=stopping: open calls may finish");
+        self.enter("STOPPING=1\nSTATUS=stopping: open calls may finish", true);
     }
 
     /// Gives signs of life for as long as it is polled, twice in the time within which one is due. They come from the
@@ -59,6 +62,15 @@ impl Supervisor {
         loop {
             self.tell("WATCHDOG=1");
             tokio::time::sleep(within / 2).await;
+        }
+    }
+
+    /// Tells a state, unless the last one has been told.
+    fn enter(&self, state: &str, is_last: bool) {
+        let mut is_stopping = self.is_stopping.lock().unwrap_or_else(PoisonError::into_inner);
+        if !*is_stopping {
+            *is_stopping = is_last;
+            self.tell(state);
         }
     }
 
@@ -113,6 +125,12 @@ mod tests {
         assert!(heard(&manager).starts_with("READY=1\nSTATUS=serving with older settings"));
         supervisor.stopping();
         assert!(heard(&manager).starts_with("STOPPING=1\n"));
+        // A reload that was under way may end after that.
+        let elsewhere = supervisor.clone();
+        elsewhere.reloading();
+        elsewhere.ready(true);
+        manager.set_nonblocking(true).unwrap();
+        assert_eq!(manager.recv(&mut [0; 64]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
     }
 
     #[test]
