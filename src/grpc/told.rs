@@ -18,7 +18,7 @@ use crate::telemetry::call::{End, Notes};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::{RPC_TARGET, context, names};
 
-/// A call that has not ended. Dropped before its end, its caller has left.
+/// A call that has not ended. Dropped before its end, its caller has left or it has panicked.
 #[derive(Debug)]
 pub(super) struct Told {
     /// `package.Service/Method`, as the caller wrote it.
@@ -39,13 +39,14 @@ impl Told {
     pub(super) fn begin<B>(request: &mut Request<B>, metrics: &Metrics) -> Self {
         let path = request.uri().path();
         let (rpc, line) = (path.trim_start_matches('/').to_owned(), is_of_contract(path));
+        let method = metrics.method(&rpc);
         let span = tracing::info_span!(
             target: RPC_TARGET,
             "rpc",
-            otel.name = rpc,
+            otel.name = method,
             otel.kind = "server",
             rpc.system.name = "grpc",
-            rpc.method = rpc,
+            rpc.method = method,
             rpc.response.status_code = tracing::field::Empty,
             error.type = tracing::field::Empty,
             otel.status_code = tracing::field::Empty,
@@ -121,7 +122,9 @@ impl Told {
 
 impl Drop for Told {
     fn drop(&mut self) {
-        self.end(Code::Cancelled, "");
+        // What panics drops its call too, and no caller has left then.
+        let code = if std::thread::panicking() { Code::Internal } else { Code::Cancelled };
+        self.end(code, "");
     }
 }
 
@@ -159,5 +162,31 @@ impl http_body::Body for Telling {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use super::*;
+
+    #[test]
+    fn a_call_that_panics_failed_and_one_that_is_dropped_was_left() {
+        let metrics = Metrics::new().unwrap();
+        let told = || Told::begin(&mut Request::new(()), &metrics);
+        let statuses = || {
+            let shown = metrics.text().unwrap();
+            ["INTERNAL", "CANCELLED"]
+                .map(|code| shown.contains(&format!("rpc_response_status_code=\"{code}\"")))
+        };
+        let panicked = catch_unwind(AssertUnwindSafe(|| {
+            let _told = told();
+            panic!("as a handler may");
+        }));
+        assert!(panicked.is_err());
+        assert_eq!(statuses(), [true, false]);
+        drop(told());
+        assert_eq!(statuses(), [true, true]);
     }
 }

@@ -19,12 +19,14 @@ use tollgate::proto::v1::CreateCustomerRequest;
 use tollgate::proto::v1::customer_service_client::CustomerServiceClient;
 use tollgate::sandbox::Fault;
 use tollgate::telemetry::{self, Format};
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
 use crate::rig::{Rig, operation};
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const OPEN_METRICS: &str = "application/openmetrics-text;version=1.0.0";
+/// Path of a method that the gateway does not have.
+const INVENTED: &str = "/made.up/Method";
 const CALLER_SPAN: &str = "b7ad6b7169203331";
 
 /// Keeps what it is sent.
@@ -93,6 +95,15 @@ async fn exemplars(rig: &Rig) -> [(&'static str, usize); 2] {
     })
 }
 
+/// Calls a method that is the caller's own invention.
+async fn call_what_nobody_has(rig: &Rig) {
+    let mut client = tonic::client::Grpc::new(rig.channel());
+    client.ready().await.unwrap();
+    let codec = tonic_prost::ProstCodec::<(), ()>::default();
+    let status = client.unary(Request::new(()), INVENTED.parse().unwrap(), codec).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unimplemented, "{status:?}");
+}
+
 // One thread, so that everything that the gateway starts reports to this test's subscriber and to no other.
 #[tokio::test(flavor = "current_thread")]
 async fn a_call_is_one_trace_with_a_span_for_each_attempt_at_stripe() {
@@ -114,12 +125,17 @@ async fn a_call_is_one_trace_with_a_span_for_each_attempt_at_stripe() {
     });
     request.metadata_mut().insert("traceparent", format!("00-{TRACE}-{CALLER_SPAN}-01").parse().unwrap());
     CustomerServiceClient::new(rig.wire()).create_customer(request).await.unwrap();
+    call_what_nobody_has(&rig).await;
     let quoted = exemplars(&rig).await;
     rig.gateway.stop().await;
     guard.stop().await;
     drop(here);
 
+    assert!(!collector.text().contains("made.up"), "{}", collector.text());
     let spans = collector.spans.lock().unwrap();
+    let invented =
+        spans.iter().find(|span| span.name == "_OTHER").expect("a call is a span whatever it calls");
+    assert_eq!(attributes(&invented.attributes)["rpc.method"], "_OTHER");
     let traced: Vec<&Span> = spans.iter().filter(|span| hex(&span.trace_id) == TRACE).collect();
     let of = |kind: SpanKind| traced.iter().filter(move |span| span.kind == kind as i32).collect::<Vec<_>>();
     let [server] = of(SpanKind::Server)[..] else { panic!("not one server span: {traced:#?}") };

@@ -50,6 +50,12 @@ impl Instruments {
 }
 
 impl Metrics {
+    /// The name of a method that the server has; [`OTHER`] for any other, so that nobody can make up names.
+    #[must_use]
+    pub fn method(&self, rpc: &str) -> &str {
+        self.0.calls.methods.get(rpc).map_or(OTHER, AsRef::as_ref)
+    }
+
     /// One finished gRPC call, in whose span this is called. `rpc` is `package.Service/Method`; a method that the server does
     /// not have counts as [`OTHER`]. `code` is the number of the gRPC status.
     pub fn rpc(&self, rpc: &str, code: i32, elapsed: Duration) {
