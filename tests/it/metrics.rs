@@ -5,12 +5,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
 
+use tollgate::domain::limits::{SUBSCRIPTIONS_PER_NAMESPACE_MAX, SUBSCRIPTIONS_SHOWN_MAX};
+
 const PAGE: &str = "docs/metrics.md";
 /// Every metric with every label, as the gateway shows it.
 const SHOWN: &str = "tests/golden/metrics.txt";
 const NAMES: &str = "src/telemetry/names.rs";
 
-const INTRODUCTION: &str = "\
+fn introduction() -> String {
+    format!(
+        "\
 # Metrics
 
 <!-- Made from the names and the golden file of the metrics; `UPDATE_GOLDEN=1 cargo test metrics` writes it anew. -->
@@ -19,12 +23,16 @@ const INTRODUCTION: &str = "\
 OpenTelemetry where it has some ([RPC](https://opentelemetry.io/docs/specs/semconv/rpc/),
 [HTTP](https://opentelemetry.io/docs/specs/semconv/http/)), with underscores for dots. Every sample also has the label
 `otel_scope_name=\"tollgate\"`. Values of labels come from the contract, from the settings or from a fixed list, so callers
-cannot make up time series; `_OTHER` stands for whatever is none of them. What to watch, and what to do then, is in
+cannot make up time series, but for one label; `_OTHER` stands for whatever is none of them. That one is
+`tollgate_subscription`, the names that callers give their named subscriptions: {SUBSCRIPTIONS_SHOWN_MAX} of them are shown at once at the
+most, the first by namespace and name, and a namespace has {SUBSCRIPTIONS_PER_NAMESPACE_MAX} at the most. What to watch, and what to do then, is in
 [operations.md](operations.md).
 
 | Metric | Type | Labels and their values | What it shows |
 |---|---|---|---|
-";
+"
+    )
+}
 
 const LABELS: &str = "
 ## Labels
@@ -89,7 +97,7 @@ fn meanings(source: &str) -> Vec<(String, String)> {
 }
 
 fn page() -> String {
-    let mut page = INTRODUCTION.to_owned();
+    let mut page = introduction();
     for (name, Shown { about, kind, labels }) in shown(&fs::read_to_string(SHOWN).unwrap()) {
         let told = labels.into_iter().map(|(label, values)| {
             // One of ours with several values comes from a fixed list, all of which the golden test counts.
