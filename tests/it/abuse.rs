@@ -16,7 +16,7 @@ use self::attacker::{
     Attacker, CONTINUATION, END_HEADERS, HEADERS, PING, PREFACE, PRIORITY, RST_STREAM, SETTINGS,
     WINDOW_UPDATE, call_headers, frame, literal,
 };
-use crate::rig::{Rig, connect, until};
+use crate::rig::{Rig, connect, sample, until};
 
 /// More of anything than a peer that is not cut off gets away with.
 const ATTEMPTS: u32 = 50_000;
@@ -29,15 +29,13 @@ async fn assert_serves(rig: &Rig) {
 }
 
 /// How many connections of gRPC were cut for this reason.
-async fn cut(rig: &Rig, reason: &str) -> u64 {
+async fn cut(rig: &Rig, reason: &str) -> f64 {
     let mut page = String::new();
     let mut stream = TcpStream::connect(rig.gateway.ops).await.unwrap();
     stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
     stream.read_to_string(&mut page).await.unwrap();
-    let start = format!(
-        "tollgate_connections_cut_total{{tollgate_port=\"grpc\",tollgate_reason=\"{reason}\",otel_scope_name=\"tollgate\"}} "
-    );
-    page.lines().find_map(|line| line.strip_prefix(&start)?.parse().ok()).unwrap_or_default()
+    let labels = format!("tollgate_port=\"grpc\",tollgate_reason=\"{reason}\"");
+    sample(&page, "tollgate_connections_cut_total", &labels).unwrap_or_default()
 }
 
 /// That a connection on which this is sent again and again is cut, for that reason.
@@ -88,7 +86,7 @@ async fn whoever_resets_streams_without_end_is_cut_off() {
     }
     // The library and the watch over frames both know this; whichever comes first.
     attacker.until_cut().await;
-    until(async || (cut(&rig, "flood").await + cut(&rig, "protocol").await > 0).then_some(())).await;
+    until(async || (cut(&rig, "flood").await + cut(&rig, "protocol").await > 0.0).then_some(())).await;
     assert_serves(&rig).await;
     rig.gateway.stop().await;
 }
@@ -124,7 +122,7 @@ async fn whoever_does_not_begin_is_cut_off() {
         let attacker = Attacker::say(address, &opening).await;
         attacker.until_cut().await;
     }
-    until(async || (cut(&rig, "protocol").await >= 3).then_some(())).await;
+    until(async || (cut(&rig, "protocol").await >= 3.0).then_some(())).await;
     // In the end, if nothing comes.
     let half = PREFACE.get(..20).unwrap();
     let (silent, slow, without_settings) = tokio::join!(
@@ -133,7 +131,7 @@ async fn whoever_does_not_begin_is_cut_off() {
         Attacker::say(address, PREFACE),
     );
     tokio::join!(silent.until_cut(), slow.until_cut(), without_settings.until_cut());
-    until(async || (cut(&rig, "slow").await >= 3).then_some(())).await;
+    until(async || (cut(&rig, "slow").await >= 3.0).then_some(())).await;
     assert_serves(&rig).await;
     rig.gateway.stop().await;
 }
@@ -155,7 +153,7 @@ async fn ten_thousand_idle_connections_of_one_address_leave_room_for_others() {
             idle.push(stream);
         }
     }
-    let refused = 10_000 - CONNECTIONS_PER_ADDRESS_MAX as u64;
+    let refused = f64::from(10_000 - u32::try_from(CONNECTIONS_PER_ADDRESS_MAX).unwrap());
     until(async || (cut(&rig, "address").await >= refused).then_some(())).await;
     assert_serves(&rig).await;
     rig.gateway.stop().await;
@@ -172,7 +170,7 @@ async fn in_a_full_house_the_unused_make_room() {
     }
     let ended = tokio::time::timeout(Duration::from_secs(30), first.read_u8()).await.unwrap();
     assert!(ended.is_err(), "it was the longest without a call");
-    assert!(cut(&rig, "crowded").await > 0);
+    assert!(cut(&rig, "crowded").await > 0.0);
     rig.gateway.stop().await;
 }
 
@@ -187,8 +185,8 @@ async fn whoever_only_watches_health_cannot_lock_others_out() {
         watches.push((health, watch));
     }
     assert_serves(&rig).await;
-    until(async || (cut(&rig, "crowded").await > 0).then_some(())).await;
-    assert_eq!(cut(&rig, "full").await, 0);
+    until(async || (cut(&rig, "crowded").await > 0.0).then_some(())).await;
+    assert_eq!(cut(&rig, "full").await, 0.0);
     rig.gateway.stop().await;
 }
 

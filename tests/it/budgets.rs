@@ -17,7 +17,7 @@ use tollgate::sandbox::Fault;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
-use crate::rig::{Rig, Wire, operation, until};
+use crate::rig::{Rig, Wire, operation, sample, until};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -105,10 +105,9 @@ async fn what_does_not_fit_is_refused_by_name_and_the_reference_stays_free() {
         assert_eq!(why, ("budget daily", "failed", "BUDGET_EXCEEDED"));
     }
     let shown = rig.metrics().await;
-    for (metric, value) in [("refusals_total", 1), ("used", 700), ("limit", 1_000)] {
-        let line = format!("tollgate_budget_{metric}{{tollgate_budget=\"daily\"");
-        let found: Vec<&str> = shown.lines().filter(|shown| shown.starts_with(&line)).collect();
-        assert!(matches!(found[..], [one] if one.ends_with(&format!(" {value}"))), "{metric}: {found:?}");
+    for (metric, value) in [("refusals_total", 1.0), ("used", 700.0), ("limit", 1_000.0)] {
+        let found = sample(&shown, &format!("tollgate_budget_{metric}"), "tollgate_budget=\"daily\"");
+        assert_eq!(found, Some(value), "{metric}");
     }
 
     rig.clock.advance(delay);

@@ -147,12 +147,8 @@ async fn what_others_do_with_the_key_is_told_apart_and_counted() {
 
     let outside = listed(rig.wire(), whose(CauseFilter::Outside)).await;
     assert!(ids(&outside).contains(&foreign.id.as_str()) && !ids(&outside).contains(&own.id.as_str()));
-    let client = reqwest::Client::builder().no_proxy().build().unwrap();
-    let answer = client.get(format!("http://{}/metrics", rig.gateway.ops)).send().await.unwrap();
-    let metrics = String::from_utf8(answer.bytes().await.unwrap().into()).unwrap();
-    let counted = metrics.lines().find(|line| line.starts_with("tollgate_events_outside_total")).unwrap();
-    assert!(counted.contains(r#"tollgate_account="default""#), "{counted}");
-    assert_eq!(counted.rsplit(' ').next(), Some(outside.len().to_string().as_str()), "{counted}");
+    let counted = rig.sample("tollgate_events_outside_total", r#"tollgate_account="default""#).await.unwrap();
+    assert_eq!(counted.to_string(), outside.len().to_string());
 }
 
 /// Delivers an event about a refund as Stripe would.

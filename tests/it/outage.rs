@@ -77,24 +77,16 @@ fn pause(status: &Status) -> Duration {
     status.get_details_retry_info().and_then(|info| info.retry_delay).unwrap_or(PAUSE_MAX)
 }
 
-/// The sum of what a metric shows over all series that begin like this.
-async fn shown(rig: &Rig, series: &str) -> f64 {
-    let page = rig.metrics().await;
-    let lines = page.lines().filter(|line| line.starts_with(series));
-    lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
-}
-
 async fn breaker_is(rig: &Rig, state: &str) -> bool {
-    let series = format!(
-        "tollgate_stripe_breaker{{tollgate_account=\"default\",tollgate_host=\"api\",tollgate_state=\"{state}\""
-    );
-    shown(rig, &series).await > 0.5
+    let labels = format!("tollgate_account=\"default\",tollgate_host=\"api\",tollgate_state=\"{state}\"");
+    rig.sample("tollgate_stripe_breaker", &labels).await > Some(0.5)
 }
 
 /// How many attempts at Stripe were the first of their call, and how many repeated one.
 async fn attempts(rig: &Rig) -> (f64, f64) {
-    let resends = shown(rig, "tollgate_stripe_resends_total").await;
-    (shown(rig, "http_client_request_duration_seconds_count").await - resends, resends)
+    let resends = rig.sample("tollgate_stripe_resends_total", "").await.unwrap_or_default();
+    let all = rig.sample("http_client_request_duration_seconds_count", "").await.unwrap_or_default();
+    (all - resends, resends)
 }
 
 #[tokio::test]
@@ -120,7 +112,8 @@ async fn through_slowness_failures_resets_and_an_outage_nothing_is_lost_or_made_
     }
     proxy.cut().await;
     until(async || breaker_is(&rig, "open").await.then_some(())).await;
-    let refusals = async || shown(&rig, "tollgate_stripe_breaker_refusals_total").await;
+    let refusals =
+        async || rig.sample("tollgate_stripe_breaker_refusals_total", "").await.unwrap_or_default();
     let enough = refusals().await + 100.0;
     until(async || (refusals().await > enough).then_some(())).await;
     proxy.mend().await;
@@ -199,8 +192,8 @@ async fn what_could_not_be_looked_up_while_stripe_was_gone_is_found_out_when_it_
     })
     .await;
     let tried = async || {
-        let refused = shown(&rig, "tollgate_stripe_breaker_refusals_total").await;
-        refused + shown(&rig, "http_client_request_duration_seconds_count").await
+        let refused = rig.sample("tollgate_stripe_breaker_refusals_total", "").await.unwrap_or_default();
+        refused + rig.sample("http_client_request_duration_seconds_count", "").await.unwrap_or_default()
     };
     let week = Duration::from_secs(8 * 24 * 3600);
     for pause in [week, SCAN, SCAN] {
@@ -230,11 +223,11 @@ async fn a_caller_that_leaves_takes_back_what_was_not_sent_yet() {
         tokio::spawn(async move { customers.create_customer(request).await })
     };
     let first = create("first");
-    until(async || (shown(&rig, "tollgate_stripe_in_flight").await > 0.5).then_some(())).await;
+    until(async || (rig.sample("tollgate_stripe_in_flight", "").await > Some(0.5)).then_some(())).await;
     let second = create("second");
-    until(async || (shown(&rig, "tollgate_stripe_queue_waiting").await > 0.5).then_some(())).await;
+    until(async || (rig.sample("tollgate_stripe_queue_waiting", "").await > Some(0.5)).then_some(())).await;
     second.abort();
-    until(async || (shown(&rig, "tollgate_calls_in_flight{").await < 1.5).then_some(())).await;
+    until(async || (rig.sample("tollgate_calls_in_flight", "").await < Some(1.5)).then_some(())).await;
     first.await.unwrap().unwrap();
     create("third").await.unwrap().unwrap();
     let operations = rig.control().book()["effects"].as_array().unwrap().len();

@@ -27,19 +27,12 @@ fn customers_made(rig: &Rig) -> usize {
     rig.control().book()["effects"].as_array().unwrap().len()
 }
 
-/// What a metric shows whose line begins like this.
-async fn shown(rig: &Rig, series: &str) -> Option<f64> {
-    let page = rig.metrics().await;
-    let line = page.lines().find(|line| line.starts_with(series))?;
-    line.rsplit(' ').next()?.parse().ok()
-}
-
 /// A gateway with few places, and a Stripe that answers nothing until its faults are cleared.
 async fn crowded() -> (Rig, Vec<Call>) {
     let rig = Rig::start_with(|config| config.listen.calls_in_flight_max = PLACES).await;
     rig.control().add_fault(Fault::parse("latency:POST:/v1/customers:ms=2000,times=16").unwrap());
     let calls: Vec<Call> = (0..OF_ONE).map(|number| create(rig.wire(), number)).collect();
-    until(async || (shown(&rig, "tollgate_calls_in_flight{").await == Some(16.0)).then_some(())).await;
+    until(async || (rig.sample("tollgate_calls_in_flight", "").await == Some(16.0)).then_some(())).await;
     (rig, calls)
 }
 
@@ -56,7 +49,7 @@ async fn a_call_beyond_the_places_is_refused_with_when_to_come_back() {
     let pushback: u128 =
         status.metadata().get("grpc-retry-pushback-ms").unwrap().to_str().unwrap().parse().unwrap();
     assert_eq!(pushback, after.as_millis());
-    assert_eq!(shown(&rig, "tollgate_calls_shed_total{tollgate_reason=\"share\"").await, Some(1.0));
+    assert_eq!(rig.sample("tollgate_calls_shed_total", "tollgate_reason=\"share\"").await, Some(1.0));
 
     for call in calls {
         call.await.unwrap().unwrap();
@@ -82,5 +75,5 @@ async fn a_caller_that_leaves_gives_its_place_back() {
     for call in calls {
         call.abort();
     }
-    until(async || (shown(&rig, "tollgate_calls_in_flight{").await == Some(0.0)).then_some(())).await;
+    until(async || (rig.sample("tollgate_calls_in_flight", "").await == Some(0.0)).then_some(())).await;
 }

@@ -168,6 +168,11 @@ impl Rig {
         client.get(url).send().await.unwrap().text().await.unwrap()
     }
 
+    /// What the metrics show of one: see [`sample`].
+    pub(crate) async fn sample(&self, metric: &str, label: &str) -> Option<f64> {
+        sample(&self.metrics().await, metric, label)
+    }
+
     /// Control of one of the sandbox's accounts.
     pub(crate) fn control_of(&self, account_id: &str) -> Control {
         self.sandbox.as_ref().unwrap().control_of(account_id).unwrap()
@@ -294,6 +299,15 @@ token = "{OPERATOR_TOKEN}"
 
 pub(crate) async fn connect(address: SocketAddr) -> Channel {
     Endpoint::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap()
+}
+
+/// The sum of what a page of metrics shows of this one, over all series in whose labels the text stands; `None` where there
+/// is none.
+pub(crate) fn sample(page: &str, metric: &str, label: &str) -> Option<f64> {
+    let of_metric = page.lines().filter_map(|line| line.strip_prefix(metric)?.strip_prefix('{'));
+    let samples =
+        of_metric.filter_map(|rest| rest.rsplit_once("} ")).filter(|(labels, _)| labels.contains(label));
+    samples.map(|(_, value)| value.parse::<f64>().unwrap()).reduce(|sum, value| sum + value)
 }
 
 /// Waits until something holds; a generous limit turns a hang into a failure.

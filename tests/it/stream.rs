@@ -211,14 +211,11 @@ async fn an_event_is_read_by_its_id() {
 #[tokio::test]
 async fn a_stream_that_its_caller_leaves_is_over() {
     let rig = Rig::start().await;
-    let open = async |expected: &str| {
-        let text = rig.metrics().await;
-        let line =
-            text.lines().find(|line| line.starts_with("tollgate_events_subscribers{")).map(str::to_owned);
-        line.filter(|line| line.ends_with(expected))
+    let open = async |expected: f64| {
+        (rig.sample("tollgate_events_subscribers", "").await == Some(expected)).then_some(())
     };
     let stream = subscribe(&rig, SubscribeRequest::default()).await.unwrap();
-    until(async || open(" 1").await).await;
+    until(async || open(1.0).await).await;
     drop(stream);
-    until(async || open(" 0").await).await;
+    until(async || open(0.0).await).await;
 }

@@ -23,7 +23,7 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::{Code, Request, Status};
 use tonic_types::StatusExt as _;
 
-use crate::rig::{Rig, Token, Wire, operation, until};
+use crate::rig::{Rig, Token, Wire, operation, sample, until};
 
 const FLOOD_TOKEN: &str = "token-of-the-flooding-caller";
 /// Calls that the flooding caller has open at once.
@@ -60,11 +60,6 @@ async fn read(wire: Wire, id: String, within: Duration) -> Result<(), Status> {
 
 fn reason(status: &Status) -> String {
     status.get_details_error_info().map(|info| info.reason).unwrap_or_default()
-}
-
-fn sample(metrics: &str, name: &str) -> f64 {
-    let lines = metrics.lines().filter(|line| line.starts_with(name));
-    lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
 }
 
 #[tokio::test]
@@ -105,8 +100,8 @@ async fn a_caller_that_floods_leaves_another_its_turns() {
     assert!(meanwhile <= 60, "{meanwhile}");
     let metrics = rig.metrics().await;
     assert!(!metrics.contains("http_response_status_code=\"429\""), "{metrics}");
-    assert!(sample(&metrics, "tollgate_stripe_queue_refusals_total{") > 0.0, "{metrics}");
-    assert!(sample(&metrics, "tollgate_stripe_queue_wait_seconds_sum{") > 0.0, "{metrics}");
+    assert!(sample(&metrics, "tollgate_stripe_queue_refusals_total", "") > Some(0.0), "{metrics}");
+    assert!(sample(&metrics, "tollgate_stripe_queue_wait_seconds_sum", "") > Some(0.0), "{metrics}");
 }
 
 #[tokio::test]
@@ -115,10 +110,7 @@ async fn a_change_that_finds_no_turn_is_not_on_record_and_goes_through_later() {
     let waiting: Vec<_> = (0..6)
         .map(|number| tokio::spawn(read(flood(&rig), format!("re_{number}"), Duration::from_secs(8))))
         .collect();
-    let crowded = async || {
-        let metrics = rig.metrics().await;
-        (sample(&metrics, "tollgate_stripe_queue_waiting{") >= 4.0).then_some(())
-    };
+    let crowded = async || (rig.sample("tollgate_stripe_queue_waiting", "").await >= Some(4.0)).then_some(());
     until(crowded).await;
     let request = CreateCustomerRequest {
         operation: operation("crowded", ""),
@@ -154,10 +146,8 @@ async fn refund_amid_reads(rig: &Rig, wire: Wire, amount: Option<i64>) {
     let waiting: Vec<_> = (0..30)
         .map(|number| tokio::spawn(read(wire.clone(), format!("re_{number}"), Duration::from_secs(60))))
         .collect();
-    let crowded = async || {
-        let metrics = rig.metrics().await;
-        (sample(&metrics, "tollgate_stripe_queue_waiting{") >= 15.0).then_some(())
-    };
+    let crowded =
+        async || (rig.sample("tollgate_stripe_queue_waiting", "").await >= Some(15.0)).then_some(());
     until(crowded).await;
     let request = CreateRefundRequest {
         operation: operation("urgent", ""),
@@ -213,7 +203,7 @@ fn customer(rig: &Rig, id: &str, within: Duration) -> JoinHandle<Result<String, 
 async fn who_follows_a_change_that_gives_up_in_the_queue_makes_it() {
     let rig = Rig::start_with(|config| config.traffic.requests_at_once_max = 1).await;
     let shows = async |name: &str, more: f64| {
-        until(async || (sample(&rig.metrics().await, name) > more).then_some(())).await;
+        until(async || (rig.sample(name, "").await > Some(more)).then_some(())).await;
     };
     for (id, within) in [("leaves", 30), ("late", 1)] {
         rig.control().add_fault(Fault::parse("latency:POST:/v1/customers:ms=3000,times=1").unwrap());
@@ -238,7 +228,7 @@ async fn who_follows_a_change_that_gives_up_in_the_queue_makes_it() {
 #[tokio::test]
 async fn a_limit_that_stripe_names_is_kept_to_from_then_on() {
     let rig = Rig::start_with(narrow(100)).await;
-    let limit = async || sample(&rig.metrics().await, "tollgate_stripe_limit{");
+    let limit = async || rig.sample("tollgate_stripe_limit", "").await.unwrap();
     assert!((limit().await - 100.0).abs() < 0.01);
     let fault = "status:GET:/v1/refunds:status=429,rate_limited_reason=global-rate,times=1";
     rig.control().add_fault(Fault::parse(fault).unwrap());
@@ -278,7 +268,7 @@ async fn identical_reads_under_way_are_one_request_and_each_is_on_record() {
     ids.dedup();
     assert_eq!(ids.len(), 10);
     assert!(calls.iter().all(|call| call.stripe_request_id == calls[0].stripe_request_id));
-    assert!((sample(&rig.metrics().await, "tollgate_stripe_reads_shared_total") - 9.0).abs() < 0.5);
+    assert_eq!(rig.sample("tollgate_stripe_reads_shared_total", "").await, Some(9.0));
 }
 
 /// Method: a read from before is under way, whose answer takes long.
@@ -328,5 +318,5 @@ async fn who_hears_what_came_of_a_change_and_reads_gets_no_answer_from_before() 
         assert!(!before.is_finished(), "{way}");
         before.await.unwrap();
     }
-    assert!(sample(&rig.metrics().await, "tollgate_stripe_reads_shared_total") < 0.5);
+    assert_eq!(rig.sample("tollgate_stripe_reads_shared_total", "").await.unwrap_or_default(), 0.0);
 }

@@ -11,6 +11,9 @@ use tollgate::sandbox::Further;
 use tollgate::server;
 
 use super::{SECRET_KEY, Stage, VERSION};
+use crate::rig::{sample, until};
+
+const DELIVERIES: &str = "tollgate_webhook_deliveries_total";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_registered_endpoint_has_the_version_of_the_build_and_its_secret_verifies_events() {
@@ -39,7 +42,7 @@ async fn a_registered_endpoint_has_the_version_of_the_build_and_its_secret_verif
     let gateway = server::start(settings, Arc::new(SystemClock::new())).await.unwrap();
     stage.stripe("POST", "/v1/customers", "name=Ada").await;
     let control = stage.sandbox.control();
-    crate::rig::until(async || {
+    until(async || {
         let book = control.book();
         book["acknowledged"].as_array().is_some_and(|taken| !taken.is_empty()).then_some(())
     })
@@ -104,19 +107,15 @@ async fn an_endpoint_is_registered_where_the_events_of_its_account_come_from() {
         let request = account.into_iter().fold(request, |request, id| request.header("stripe-account", id));
         assert!(request.send().await.unwrap().status().is_success());
     }
-    let told = crate::rig::until(async || {
+    let told = until(async || {
         let answer = client.get(format!("http://{ops}/metrics")).send().await.unwrap();
         let page = answer.text().await.unwrap();
-        let counted = page.lines().filter(|line| line.starts_with("tollgate_webhook_deliveries_total{"));
-        let counted: Vec<String> = counted.map(str::to_owned).collect();
-        let total: u64 = counted.iter().filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum();
-        (total == 3).then_some(counted)
+        (sample(&page, DELIVERIES, "") == Some(3.0)).then_some(page)
     })
     .await;
     // The platform's endpoint hears of both connected accounts, and of the platform itself nothing.
-    for (result, count) in [("accepted", 2), ("wrong_account", 1)] {
-        let counts = |line: &&String| line.contains(result) && line.ends_with(&format!(" {count}"));
-        assert_eq!(told.iter().filter(counts).count(), 1, "{told:?}");
+    for (result, count) in [("accepted", 2.0), ("wrong_account", 1.0)] {
+        assert_eq!(sample(&told, DELIVERIES, result), Some(count), "{told}");
     }
     gateway.stop().await;
 }

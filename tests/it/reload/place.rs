@@ -25,7 +25,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
 use tower::service_fn;
 
-use crate::rig::until;
+use crate::rig::{sample, until};
 
 /// How many deliveries the sandbox has under way at the most.
 const UNDER_WAY_MAX: usize = 16;
@@ -91,7 +91,7 @@ impl Place {
         let channel = self.connect(gateway.grpc).await;
         self.serving = Some((gateway, channel));
         self.deliver_with("whsec_old");
-        until(async || (self.taken().await > 0).then_some(())).await;
+        until(async || (self.taken().await > 0.0).then_some(())).await;
     }
 
     pub(super) async fn stop(&mut self) {
@@ -254,29 +254,14 @@ key_file = "{at}/tls/data/key.pem"
         client.get(url).send().await.unwrap().text().await.unwrap()
     }
 
-    async fn metrics(&self) -> String {
-        self.get("/metrics").await
-    }
-
-    /// The value of the first line of a metric that holds both texts; 0 when there is none.
-    pub(super) async fn value(&self, metric: &str, label: &str) -> u64 {
-        let metrics = self.metrics().await;
-        let line =
-            metrics.lines().find(|line| line.starts_with(&format!("{metric}{{")) && line.contains(label));
-        line.map_or(0, |line| line.rsplit(' ').next().unwrap().parse().unwrap())
-    }
-
-    async fn number(&self, metric: &str) -> u64 {
-        self.value(metric, "").await
-    }
-
-    pub(super) async fn gauge(&self, metric: &str) -> u64 {
-        self.number(metric).await
+    /// What the metrics show of one: see [`sample`].
+    pub(super) async fn sample(&self, metric: &str, label: &str) -> Option<f64> {
+        sample(&self.get("/metrics").await, metric, label)
     }
 
     /// How often settings have been taken.
-    async fn taken(&self) -> u64 {
-        self.value("tollgate_config_reloads_total", "\"taken\"").await
+    async fn taken(&self) -> f64 {
+        self.sample("tollgate_config_reloads_total", "\"taken\"").await.unwrap_or_default()
     }
 
     /// What `/readyz` says once it has a concern, or has none any more.
