@@ -15,6 +15,9 @@ use crate::rig::{Rig, Wire, operation, until};
 const PLACES: usize = 20;
 const OF_ONE: usize = 16;
 
+/// How late the answers are that calls wait for: long enough to look around meanwhile.
+const LATE_MS: u32 = 5_000;
+
 type Call = JoinHandle<Result<Response<CreateCustomerResponse>, Status>>;
 
 fn create(wire: Wire, number: usize) -> Call {
@@ -27,10 +30,11 @@ fn customers_made(rig: &Rig) -> usize {
     rig.control().book()["effects"].as_array().unwrap().len()
 }
 
-/// A gateway with few places, and a Stripe that answers nothing until its faults are cleared.
-async fn crowded() -> (Rig, Vec<Call>) {
+/// A gateway with few places, of which one caller has all that it may have, by calls that Stripe answers so late.
+async fn crowded(late_ms: u32) -> (Rig, Vec<Call>) {
     let rig = Rig::start_with(|config| config.listen.calls_in_flight_max = PLACES).await;
-    rig.control().add_fault(Fault::parse("latency:POST:/v1/customers:ms=2000,times=16").unwrap());
+    let late = format!("latency:POST:/v1/customers:ms={late_ms},times={OF_ONE}");
+    rig.control().add_fault(Fault::parse(&late).unwrap());
     let calls: Vec<Call> = (0..OF_ONE).map(|number| create(rig.wire(), number)).collect();
     until(async || (rig.sample("tollgate_calls_in_flight", "").await == Some(16.0)).then_some(())).await;
     (rig, calls)
@@ -38,7 +42,7 @@ async fn crowded() -> (Rig, Vec<Call>) {
 
 #[tokio::test]
 async fn a_call_beyond_the_places_is_refused_with_when_to_come_back() {
-    let (rig, calls) = crowded().await;
+    let (rig, calls) = crowded(LATE_MS).await;
     let status = create(rig.wire(), OF_ONE).await.unwrap().unwrap_err();
     assert_eq!(status.code(), Code::ResourceExhausted, "{status:?}");
     let info = status.get_details_error_info().unwrap();
@@ -60,7 +64,7 @@ async fn a_call_beyond_the_places_is_refused_with_when_to_come_back() {
 
 #[tokio::test]
 async fn a_caller_who_takes_what_it_can_leaves_room_for_another_and_for_health() {
-    let (rig, calls) = crowded().await;
+    let (rig, calls) = crowded(LATE_MS).await;
     create(rig.operator(), OF_ONE).await.unwrap().unwrap();
     let mut health = tonic_health::pb::health_client::HealthClient::new(rig.channel());
     health.check(tonic_health::pb::HealthCheckRequest::default()).await.unwrap();
@@ -71,7 +75,8 @@ async fn a_caller_who_takes_what_it_can_leaves_room_for_another_and_for_health()
 
 #[tokio::test]
 async fn a_caller_that_leaves_gives_its_place_back() {
-    let (rig, calls) = crowded().await;
+    // Longer than anybody here waits, so that no place is free because its call has ended.
+    let (rig, calls) = crowded(60_000).await;
     for call in calls {
         call.abort();
     }
