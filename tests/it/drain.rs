@@ -265,7 +265,7 @@ async fn refund_on_its_way(rig: &Rig, payment: &str, late_ms: u32) -> JoinHandle
 async fn a_gateway_that_goes_is_alive_and_not_ready_until_its_calls_have_their_answers() {
     let rig = Rig::start().await;
     let payment = rig.payment(1_000).await;
-    let call = refund_on_its_way(&rig, &payment, 1_500).await;
+    let call = refund_on_its_way(&rig, &payment, 5_000).await;
     let (grpc, ops) = (rig.gateway.grpc, rig.gateway.ops);
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let ask = async |path: &str| {

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::sleep;
 use tollgate::config::{Budget, BudgetWindow, CallerConfig, Config};
 use tollgate::proto::v1::admin_service_client::AdminServiceClient;
 use tollgate::proto::v1::customer_service_client::CustomerServiceClient;
@@ -28,6 +29,8 @@ use crate::rig::{Rig, Token, Wire, operation, sample, until};
 const FLOOD_TOKEN: &str = "token-of-the-flooding-caller";
 /// Calls that the flooding caller has open at once.
 const FLOOD_CALLS: usize = 60;
+/// How long it leaves it after a refusal.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// An account that lets so much through, and a caller `flood` beside the rig's.
 fn narrow(requests_per_s: u32) -> impl FnOnce(&mut Config) {
@@ -79,6 +82,8 @@ async fn a_caller_that_floods_leaves_another_its_turns() {
                 match read(wire.clone(), format!("re_{number}x{turn}"), Duration::from_secs(2)).await {
                     Ok(()) => answered.fetch_add(1, Ordering::SeqCst),
                     Err(status) if reason(&status) == "STRIPE_CROWDED" => {
+                        // Refusals come at once: without a pause they would take the processor from all others.
+                        sleep(PAUSE).await;
                         refused.fetch_add(1, Ordering::SeqCst)
                     }
                     // The wait for a turn and the caller's deadline end together, and either end may see it first.
