@@ -239,6 +239,9 @@ async fn account(
     Ok((Account { alias, id, mode: one.mode, header: one.header.clone(), stripe }, told))
 }
 
+/// The account that keys agree on; where all are silent, the first of them and what kept it silent.
+type Agreed = Result<OwnAccount, (Key, AccountError)>;
+
 /// What the keys of an account say of it, each in its turn, and the client with those that said it. A key that says nothing
 /// is left out, since a refusal of another one would bring it into use; only where none says anything, the first stays, for
 /// the account that is pinned, and comes with what kept it silent.
@@ -246,7 +249,7 @@ fn agreed(
     one: &Configured<'_>,
     stripe: Client,
     told: &mut impl Iterator<Item = Result<OwnAccount, AccountError>>,
-) -> Result<(Client, Result<OwnAccount, (Key, AccountError)>), Error> {
+) -> Result<(Client, Agreed), Error> {
     let (mut own, mut silence, mut taken) = (None::<OwnAccount>, None, Vec::new());
     for (key, told) in parsed(one.keys)?.into_iter().zip(told) {
         match told {

@@ -114,6 +114,7 @@ mod tests {
         let path = folder.path().join("notify");
         let manager = UnixDatagram::bind(&path).unwrap();
         let supervisor = supervisor(path.to_str().unwrap());
+        let elsewhere = supervisor.clone();
         let before = awake();
         supervisor.reloading();
         let text = heard(&manager);
@@ -126,9 +127,8 @@ mod tests {
         supervisor.stopping();
         assert!(heard(&manager).starts_with("STOPPING=1\n"));
         // A reload that was under way may end after that.
-        let elsewhere = supervisor.clone();
         elsewhere.reloading();
-        elsewhere.ready(true);
+        supervisor.ready(true);
         manager.set_nonblocking(true).unwrap();
         assert_eq!(manager.recv(&mut [0; 64]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
     }
