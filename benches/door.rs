@@ -18,8 +18,12 @@ mod attack;
 #[path = "../tests/it/abuse/attacker.rs"]
 #[expect(dead_code, reason = "the tests use more of it")]
 mod attacker;
+#[path = "common/metrics.rs"]
+mod metrics;
 #[path = "door/rig.rs"]
 mod rig;
+#[path = "common/setup.rs"]
+mod setup;
 
 use std::time::{Duration, Instant};
 

@@ -19,12 +19,16 @@
 mod fanout;
 #[path = "feed/ingest.rs"]
 mod ingest;
-#[path = "mutations/machine.rs"]
+#[path = "common/machine.rs"]
 mod machine;
 #[path = "feed/nats.rs"]
 mod nats;
-#[path = "feed/process.rs"]
+#[path = "common/process.rs"]
 mod process;
+#[path = "feed/rig.rs"]
+mod rig;
+#[path = "common/setup.rs"]
+mod setup;
 #[path = "feed/stalled.rs"]
 mod stalled;
 #[path = "feed/subscriber.rs"]

@@ -13,12 +13,14 @@
     reason = "a benchmark fails by panicking and prints"
 )]
 
-#[path = "mutations/machine.rs"]
+#[path = "common/machine.rs"]
 mod machine;
 #[path = "mutations/report.rs"]
 mod report;
 #[path = "mutations/run.rs"]
 mod run;
+#[path = "common/setup.rs"]
+mod setup;
 
 use std::path::Path;
 use std::time::Duration;

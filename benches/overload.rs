@@ -20,6 +20,8 @@
 mod report;
 #[path = "overload/rig.rs"]
 mod rig;
+#[path = "common/setup.rs"]
+mod setup;
 
 use std::time::{Duration, Instant};
 

@@ -15,18 +15,18 @@
 
 #[path = "start/left.rs"]
 mod left;
+#[path = "common/setup.rs"]
+mod setup;
 
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::net::TcpListener;
-use tollgate::config::{self, Config, Environment, Flags};
-use tollgate::domain::clock::{Clock, SystemClock};
-use tollgate::sandbox::{Options, Sandbox};
+use setup::{Wanted, connect};
+use tollgate::config::Config;
+use tollgate::domain::clock::Clock;
 use tollgate::server;
-use tonic::transport::Endpoint;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
@@ -38,7 +38,6 @@ const OPEN_QUICK: [usize; 2] = [0, 1_000];
 const ROUNDS: usize = 5;
 /// What a start with 100,000 may take.
 const GOAL: Duration = Duration::from_secs(2);
-const KEY: &str = "sk_test_benchmark";
 /// A folder on the disk of the build.
 const DISK: &str = env!("CARGO_TARGET_TMPDIR");
 const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/benchmark-start.md");
@@ -58,9 +57,7 @@ fn main() {
 
 /// The times of all rounds, by how many operations were open.
 async fn measured(open: &[usize], rounds: usize) -> Vec<(usize, Vec<Duration>)> {
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let sandbox = Sandbox::start(listener, Options::new(KEY, Arc::clone(&clock))).await.unwrap();
+    let (clock, sandbox) = (setup::clock(), setup::sandbox(None).await);
     let folder = tempfile::tempdir_in(DISK).unwrap();
     let mut rows = Vec::new();
     for count in open {
@@ -88,9 +85,9 @@ async fn measured(open: &[usize], rounds: usize) -> Vec<(usize, Vec<Duration>)> 
 async fn start(config: Config, clock: &Arc<dyn Clock>) -> Duration {
     let started = Instant::now();
     let gateway = server::start(config, Arc::clone(clock)).await.unwrap();
-    let channel = Endpoint::from_shared(format!("http://{}", gateway.grpc)).unwrap().connect().await.unwrap();
     let request = HealthCheckRequest { service: String::new() };
-    let status = HealthClient::new(channel).check(request).await.unwrap().into_inner().status();
+    let status =
+        HealthClient::new(connect(gateway.grpc).await).check(request).await.unwrap().into_inner().status();
     let time = started.elapsed();
     assert_eq!(status, ServingStatus::Serving);
     gateway.stop().await;
@@ -98,16 +95,7 @@ async fn start(config: Config, clock: &Arc<dyn Clock>) -> Duration {
 }
 
 fn config(stripe: SocketAddr, folder: &Path, data: &Path) -> Config {
-    let file = folder.join("tollgate.toml");
-    let text = format!(
-        "data = \"{}\"\n[stripe]\nkey = \"{KEY}\"\napi_base = \"http://{stripe}\"\nfiles_base = \"http://{stripe}\"\n\
-         [webhook]\nsecret = \"whsec_benchmark\"\n\
-         [events]\nsweep_reads_per_day = 0\n\
-         [listen]\nlame_duck_s = 0\ngrpc = \"127.0.0.1:0\"\nwebhook = \"127.0.0.1:0\"\nops = \"127.0.0.1:0\"\n",
-        data.display()
-    );
-    std::fs::write(&file, text).unwrap();
-    config::load(&Flags { config: Some(file), values: Vec::new() }, &Environment::default()).unwrap()
+    Config { data: data.to_owned(), ..setup::config(folder, stripe, Wanted::default()) }
 }
 
 fn page(rows: &[(usize, Vec<Duration>)], rounds: usize) -> String {

@@ -16,15 +16,22 @@
     reason = "a benchmark fails by panicking and prints"
 )]
 
-#[path = "mutations/machine.rs"]
+#[path = "common/machine.rs"]
 mod machine;
+#[path = "common/metrics.rs"]
+mod metrics;
+#[path = "common/setup.rs"]
+mod setup;
 #[path = "traffic/stage.rs"]
 mod stage;
+#[path = "common/times.rs"]
+mod times;
 
 use std::path::Path;
 use std::time::Duration;
 
 use stage::{Caller, End, REQUESTS_PER_S, STRIPE_MS, Stage};
+use times::percentile_ms;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
@@ -126,15 +133,6 @@ fn times(calls: &[(End, Duration)]) -> Times {
     assert!(calls.iter().all(|(end, _)| *end == End::Answered), "a call within its caller's share failed");
     let took: Vec<Duration> = calls.iter().map(|(_, took)| *took).collect();
     Times { median_ms: percentile_ms(&took, 50), p99_ms: percentile_ms(&took, 99) }
-}
-
-fn percentile_ms(times: &[Duration], percent: usize) -> f64 {
-    let mut times = times.to_vec();
-    times.sort_unstable();
-    times
-        .get((times.len() * percent / 100).min(times.len().saturating_sub(1)))
-        .map_or(0.0, Duration::as_secs_f64)
-        * 1_000.0
 }
 
 /// The middle one of what the rounds came to.

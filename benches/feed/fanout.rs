@@ -14,7 +14,9 @@ use tollgate::domain::secret::Secret;
 
 use crate::ingest::{MESSAGE_BYTES, deliver, event};
 use crate::nats::{Connection, Keeps, Nats, SUBJECT};
-use crate::process::{Gateway, Process, SECRET, connect};
+use crate::process::{Process, connect};
+use crate::rig::Rig;
+use crate::setup::SECRET;
 use crate::subscriber::Subscriber;
 
 const SUBSCRIBERS: [usize; 4] = [1, 10, 100, 500];
@@ -82,7 +84,7 @@ async fn measure(disk: &Path, deliverer: Deliverer, subscribers: usize, round: D
     let pace = Arc::new(Pace::new(subscribers));
     let mut tasks = JoinSet::new();
     if deliverer == Deliverer::Gateway {
-        let gateway = Gateway::start(disk).await;
+        let gateway = Rig::start(disk).await;
         for number in 0..subscribers {
             let subscriber = Subscriber::open(gateway.grpc).await;
             tasks.spawn(read_stream(subscriber, Arc::clone(&pace), number));

@@ -14,7 +14,9 @@ use tollgate::domain::secret::Secret;
 use tollgate::stripe::signature::sign;
 
 use crate::nats::{Connection, Keeps, Nats};
-use crate::process::{Gateway, Process, SECRET, connect};
+use crate::process::{Process, connect};
+use crate::rig::Rig;
+use crate::setup::SECRET;
 
 const SENDERS: usize = 64;
 /// Size of a message, about: that of an event of Stripe's with a charge in it.
@@ -87,7 +89,7 @@ async fn measure(disk: &Path, taker: Taker, round: Duration) -> Cell {
     let keeps = if taker == Taker::JetStreamSynced { Keeps::Synced } else { Keeps::Files };
     match taker {
         Taker::Gateway => {
-            let gateway = Gateway::start(disk).await;
+            let gateway = Rig::start(disk).await;
             let mut senders = Vec::new();
             for _ in 0..SENDERS {
                 senders.push(Sender::Webhook(connect(gateway.webhook).await));

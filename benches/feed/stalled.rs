@@ -11,7 +11,9 @@ use tollgate::domain::clock::{Clock as _, SystemClock};
 use tollgate::domain::secret::Secret;
 
 use crate::ingest::{deliver, event};
-use crate::process::{Gateway, SECRET, connect};
+use crate::process::connect;
+use crate::rig::Rig;
+use crate::setup::SECRET;
 use crate::subscriber::Subscriber;
 
 /// Subscribers that read what comes, that read nothing, and that read one event a second.
@@ -76,7 +78,7 @@ and {late:.0} MB in the second.
 
 /// One round with a gateway of its own: how long the good ones waited, and the memory over time.
 async fn measure(disk: &Path, bad: bool, round: Duration) -> (Cell, Vec<u64>) {
-    let gateway = Gateway::start(disk).await;
+    let gateway = Rig::start(disk).await;
     let mut held = JoinSet::new();
     for number in 0..if bad { STALLED + SLOW } else { 0 } {
         held.spawn(hold(Subscriber::open(gateway.grpc).await, number < SLOW));

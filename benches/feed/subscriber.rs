@@ -10,7 +10,8 @@ use http::Request;
 use prost::Message as _;
 use tollgate::proto::v1::SubscribeRequest;
 
-use crate::process::{TOKEN, connect};
+use crate::process::connect;
+use crate::setup::TOKEN;
 
 /// Window of a stream and of a connection, and the largest frame, in bytes.
 const WINDOW_BYTES: u32 = 1 << 20;

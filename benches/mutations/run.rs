@@ -1,24 +1,17 @@
 //! One run: a sandbox and a gateway of their own, callers that make customers through gRPC, and what was counted.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::net::TcpListener;
 use tokio::task::JoinSet;
-use tollgate::config::{self, Environment, Flags};
-use tollgate::domain::clock::{Clock, SystemClock};
 use tollgate::proto::v1::customer_service_client::CustomerServiceClient;
 use tollgate::proto::v1::{CreateCustomerRequest, OperationRef};
-use tollgate::sandbox::{Options, Sandbox};
-use tollgate::server;
 use tonic::metadata::MetadataValue;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 
 use crate::report::Cell;
+use crate::setup::{NO_TURNS, Setup, TOKEN, Wanted};
 
-const KEY: &str = "sk_test_benchmark";
-const TOKEN: &str = "token-of-the-benchmark";
 /// What the callers may do: rules of the kinds that a shop has, all of which are asked for each change.
 const POLICY: &str = r#"
 @id("the-benchmark-makes-customers")
@@ -29,6 +22,13 @@ when { context.currency == "usd" && context.amount <= 50000 };
 @id("orders-have-a-name-of-ours")
 forbid (principal, action == Action::"CustomerService.CreateCustomer", resource) unless { context.order_id like "*-*" };
 "#;
+/// A budget that never runs out, so that one is kept for each change that moves money.
+const BUDGET: &str = r#"
+budgets.benchmark.callers = ["benchmark"]
+budgets.benchmark.currency = "usd"
+budgets.benchmark.window = "rolling_day"
+budgets.benchmark.amount = 100000000
+"#;
 /// Callers that share one connection; a connection has a limit of open streams.
 const CALLERS_PER_CONNECTION: usize = 64;
 /// Changes of each caller before anything is counted.
@@ -36,15 +36,11 @@ const WARM_UP: usize = 20;
 
 /// Has `callers` make changes for as long as `run`, with the gateway's data below `disk`.
 pub(crate) async fn mutations(disk: &Path, callers: usize, run: Duration) -> Cell {
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let sandbox = Sandbox::start(listener, Options::new(KEY, Arc::clone(&clock))).await.unwrap();
-    let folder = tempfile::tempdir_in(disk).unwrap();
-    let gateway = server::start(config(folder.path(), &sandbox.address().to_string()), clock).await.unwrap();
+    let more = format!("{NO_TURNS}callers.benchmark.token = \"{TOKEN}\"\n{BUDGET}");
+    let setup = Setup::start(disk, Wanted { more: &more, policy: POLICY }).await;
     let mut channels = Vec::new();
     for _ in 0..callers.div_ceil(CALLERS_PER_CONNECTION) {
-        let address = format!("http://{}", gateway.grpc);
-        channels.push(Endpoint::from_shared(address).unwrap().connect().await.unwrap());
+        channels.push(setup.connect().await);
     }
 
     let all = |changes: Changes| {
@@ -55,11 +51,10 @@ pub(crate) async fn mutations(disk: &Path, callers: usize, run: Duration) -> Cel
         tasks.join_all()
     };
     all(Changes::Count(WARM_UP)).await;
-    let (commits, started) = (gateway.commits(), Instant::now());
+    let (commits, started) = (setup.gateway.commits(), Instant::now());
     let mut latencies_us: Vec<u64> = all(Changes::Until(started + run)).await.concat();
-    let (elapsed, commits) = (started.elapsed(), gateway.commits() - commits);
-    gateway.stop().await;
-    sandbox.stop().await;
+    let (elapsed, commits) = (started.elapsed(), setup.gateway.commits() - commits);
+    setup.stop().await;
     latencies_us.sort_unstable();
     Cell::new(&latencies_us, elapsed, commits)
 }
@@ -101,42 +96,4 @@ async fn caller_makes(channel: Channel, caller: usize, changes: Changes) -> Vec<
         latencies_us.push(u64::try_from(started.elapsed().as_micros()).unwrap());
     }
     latencies_us
-}
-
-fn config(folder: &Path, stripe: &str) -> config::Config {
-    let (file, policy) = (folder.join("tollgate.toml"), folder.join("policy.cedar"));
-    let text = format!(
-        r#"
-data = "{}"
-[stripe]
-key = "{KEY}"
-api_base = "http://{stripe}"
-files_base = "http://{stripe}"
-[traffic]
-requests_per_s = 100000
-endpoint_requests_per_s = 100000
-requests_at_once_max = 10000
-[webhook]
-secret = "whsec_benchmark"
-[listen]
-grpc = "127.0.0.1:0"
-webhook = "127.0.0.1:0"
-ops = "127.0.0.1:0"
-[policy]
-files = ["{}"]
-[callers.benchmark]
-token = "{TOKEN}"
-[budgets.benchmark]
-callers = ["benchmark"]
-currency = "usd"
-window = "rolling_day"
-amount = 100000000
-"#,
-        folder.join("data").display(),
-        policy.display()
-    );
-    std::fs::write(&policy, POLICY).unwrap();
-    std::fs::write(&file, text).unwrap();
-    let flags = Flags { config: Some(file), values: Vec::new() };
-    config::load(&flags, &Environment::default()).unwrap()
 }

@@ -1,20 +1,17 @@
 //! A gateway with a certain number of places before a sandbox that takes its time, and calls that are made or refused.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use tempfile::TempDir;
-use tokio::net::TcpListener;
-use tollgate::config::{self, Environment, Flags};
-use tollgate::domain::clock::{Clock, SystemClock};
 use tollgate::proto::v1::customer_service_client::CustomerServiceClient;
 use tollgate::proto::v1::{CreateCustomerRequest, OperationRef};
-use tollgate::sandbox::{Fault, Handle, Options, Sandbox};
-use tollgate::server::{self, Running};
+use tollgate::sandbox::Fault;
 use tonic::Code;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 
-const KEY: &str = "sk_test_benchmark";
+use crate::setup::{NO_TURNS, Setup, Wanted};
+
 /// Calls that the gateway takes; its one caller gets four fifths of them.
 const CALLS_IN_FLIGHT_MAX: usize = 50;
 /// What that leaves for the caller.
@@ -25,11 +22,9 @@ pub(crate) const LATENCY_MS: u64 = 150;
 const CONNECTIONS: usize = 8;
 
 pub(crate) struct Rig {
-    gateway: Running,
-    sandbox: Handle,
+    setup: Setup,
     channels: Vec<Channel>,
     numbers: Arc<AtomicU64>,
-    _folder: TempDir,
 }
 
 /// How a call ended.
@@ -47,44 +42,16 @@ pub(crate) struct Calls {
 
 impl Rig {
     pub(crate) async fn start() -> Self {
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let sandbox = Sandbox::start(listener, Options::new(KEY, Arc::clone(&clock))).await.unwrap();
+        let more = format!("{NO_TURNS}listen.calls_in_flight_max = {CALLS_IN_FLIGHT_MAX}\n");
+        let disk = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        let setup = Setup::start(disk, Wanted { more: &more, policy: "" }).await;
         let fault = format!("latency:POST:/v1/customers:ms={LATENCY_MS}");
-        sandbox.control().add_fault(Fault::parse(&fault).unwrap());
-        let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-        let (file, stripe) = (folder.path().join("tollgate.toml"), sandbox.address());
-        let text = format!(
-            r#"
-data = "{}"
-[stripe]
-key = "{KEY}"
-api_base = "http://{stripe}"
-files_base = "http://{stripe}"
-[traffic]
-requests_per_s = 100000
-endpoint_requests_per_s = 100000
-requests_at_once_max = 10000
-[webhook]
-secret = "whsec_benchmark"
-[listen]
-grpc = "127.0.0.1:0"
-webhook = "127.0.0.1:0"
-ops = "127.0.0.1:0"
-calls_in_flight_max = {CALLS_IN_FLIGHT_MAX}
-"#,
-            folder.path().join("data").display()
-        );
-        std::fs::write(&file, text).unwrap();
-        let flags = Flags { config: Some(file), values: Vec::new() };
-        let config = config::load(&flags, &Environment::default()).unwrap();
-        let gateway = server::start(config, clock).await.unwrap();
+        setup.sandbox.control().add_fault(Fault::parse(&fault).unwrap());
         let mut channels = Vec::new();
         for _ in 0..CONNECTIONS {
-            let address = format!("http://{}", gateway.grpc);
-            channels.push(Endpoint::from_shared(address).unwrap().connect().await.unwrap());
+            channels.push(setup.connect().await);
         }
-        Self { gateway, sandbox, channels, numbers: Arc::default(), _folder: folder }
+        Self { setup, channels, numbers: Arc::default() }
     }
 
     pub(crate) fn calls(&self, connection: usize) -> Calls {
@@ -93,8 +60,7 @@ calls_in_flight_max = {CALLS_IN_FLIGHT_MAX}
     }
 
     pub(crate) async fn stop(self) {
-        self.gateway.stop().await;
-        self.sandbox.stop().await;
+        self.setup.stop().await;
     }
 }
 

@@ -1,20 +1,18 @@
 //! A sandbox that is as slow and as narrow as Stripe's test mode, a gateway in front of it, and callers that make
 //! customers.
 
-use std::sync::Arc;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use tempfile::TempDir;
-use tokio::net::TcpListener;
-use tollgate::config::{self, Environment, Flags};
-use tollgate::domain::clock::{Clock, SystemClock};
 use tollgate::proto::v1::customer_service_client::CustomerServiceClient;
 use tollgate::proto::v1::{CreateCustomerRequest, OperationRef};
-use tollgate::sandbox::{Fault, Handle, Options, Sandbox};
-use tollgate::server::{self, Running};
+use tollgate::sandbox::Fault;
 use tonic::metadata::MetadataValue;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 use tonic::{Code, Request};
+
+use crate::metrics;
+use crate::setup::{self, ALL, Setup, Wanted};
 
 /// Requests a second that the sandbox lets through, as Stripe does in test mode (docs.stripe.com/rate-limits).
 pub(crate) const REQUESTS_PER_S: u32 = 25;
@@ -22,15 +20,12 @@ pub(crate) const REQUESTS_PER_S: u32 = 25;
 pub(crate) const STRIPE_MS: u64 = 100;
 /// How long a caller waits for its answer.
 const DEADLINE: Duration = Duration::from_secs(2);
-const KEY: &str = "sk_test_benchmark";
 /// Connections of one caller; a connection has a limit of open streams.
 const CONNECTIONS: usize = 4;
 
 /// Everything that a round needs.
 pub(crate) struct Stage {
-    sandbox: Handle,
-    gateway: Running,
-    _folder: TempDir,
+    setup: Setup,
 }
 
 /// How one call ended.
@@ -51,29 +46,24 @@ pub(crate) struct Caller {
 
 impl Stage {
     pub(crate) async fn start() -> Self {
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let options =
-            Options { rate_limit_per_second: Some(REQUESTS_PER_S), ..Options::new(KEY, Arc::clone(&clock)) };
-        let sandbox = Sandbox::start(listener, options).await.unwrap();
-        let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-        let config = config(&folder, &sandbox.address().to_string());
-        let gateway = server::start(config, clock).await.unwrap();
+        let sandbox = setup::sandbox(Some(REQUESTS_PER_S)).await;
+        let more: String =
+            ["quiet", "flood"].map(|name| format!("callers.{name}.token = \"{}\"\n", token(name))).concat();
+        let disk = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        let setup = Setup::before(sandbox, disk, Wanted { more: &more, policy: ALL }).await;
         let slow = format!("latency:*:*:ms={STRIPE_MS}");
-        sandbox.control().add_fault(Fault::parse(&slow).unwrap());
-        Self { sandbox, gateway, _folder: folder }
+        setup.sandbox.control().add_fault(Fault::parse(&slow).unwrap());
+        Self { setup }
     }
 
     pub(crate) async fn stop(self) {
-        self.gateway.stop().await;
-        self.sandbox.stop().await;
+        self.setup.stop().await;
     }
 
     pub(crate) async fn caller(&self, name: &'static str) -> Caller {
         let mut channels = Vec::new();
         for _ in 0..CONNECTIONS {
-            let address = format!("http://{}", self.gateway.grpc);
-            channels.push(Endpoint::from_shared(address).unwrap().connect().await.unwrap());
+            channels.push(self.setup.connect().await);
         }
         let token = MetadataValue::try_from(format!("Bearer {}", token(name))).unwrap();
         Caller { channels, token, name }
@@ -81,19 +71,15 @@ impl Stage {
 
     /// Requests that the sandbox has got.
     pub(crate) fn received(&self) -> u64 {
-        self.sandbox.control().received()
+        self.setup.sandbox.control().received()
     }
 
     /// Attempts that Stripe refused for its limit.
     pub(crate) async fn limited(&self) -> u64 {
-        let client = reqwest::Client::builder().no_proxy().build().unwrap();
-        let answer = client.get(format!("http://{}/metrics", self.gateway.ops)).send().await.unwrap();
-        let text = answer.text().await.unwrap();
-        let counts = text.lines().filter(|line| {
-            line.starts_with("http_client_request_duration_seconds_count{")
-                && line.contains("http_response_status_code=\"429\"")
-        });
-        counts.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap() as u64).sum()
+        let page = metrics::page(self.setup.gateway.ops).await;
+        metrics::sum(&page, "http_client_request_duration_seconds_count{", |line| {
+            line.contains("http_response_status_code=\"429\"")
+        }) as u64
     }
 }
 
@@ -123,40 +109,4 @@ impl Caller {
 
 fn token(name: &str) -> String {
     format!("token-of-{name}-in-the-benchmark")
-}
-
-fn config(folder: &TempDir, stripe: &str) -> config::Config {
-    let (file, policy) = (folder.path().join("tollgate.toml"), folder.path().join("policy.cedar"));
-    let text = format!(
-        r#"
-data = "{}"
-[stripe]
-key = "{KEY}"
-api_base = "http://{stripe}"
-files_base = "http://{stripe}"
-[webhook]
-secret = "whsec_benchmark"
-[listen]
-lame_duck_s = 0
-grpc = "127.0.0.1:0"
-webhook = "127.0.0.1:0"
-ops = "127.0.0.1:0"
-[events]
-sweep_reads_per_day = 0
-[policy]
-files = ["{}"]
-[callers.quiet]
-token = "{}"
-[callers.flood]
-token = "{}"
-"#,
-        folder.path().join("data").display(),
-        policy.display(),
-        token("quiet"),
-        token("flood"),
-    );
-    std::fs::write(&policy, "@id(\"benchmark\")\npermit (principal, action, resource);\n").unwrap();
-    std::fs::write(&file, text).unwrap();
-    let flags = Flags { config: Some(file), values: Vec::new() };
-    config::load(&flags, &Environment::default()).unwrap()
 }

@@ -1,17 +1,17 @@
-//! The servers that are compared, each a process of its own: the gateway as it is built, and how much processor time a
-//! process took. It measures no work.
+//! Servers that are measured, each a process of its own: the gateway as it is built, and how much processor time and memory
+//! a process took. It measures no work.
 
-use std::fs::File;
+#![allow(dead_code, reason = "each benchmark uses a part of it")]
+
 use std::net::{Ipv4Addr, SocketAddr, TcpListener as Bound};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
+use std::process::{Child, ChildStderr, Command, Stdio};
 use std::time::Duration;
 
 use tempfile::TempDir;
-use tokio::net::{TcpListener, TcpStream};
-use tollgate::domain::clock::SystemClock;
-use tollgate::sandbox::{Handle, Options, Sandbox};
+use tokio::net::TcpStream;
+
+use crate::setup::{self, Wanted};
 
 /// Unit of processor times in /proc: a hundredth of a second on every Linux (proc(5), `CLK_TCK`).
 const TICK: Duration = Duration::from_millis(10);
@@ -19,19 +19,17 @@ const TICK: Duration = Duration::from_millis(10);
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 const LOOKS_MAX: usize = 3_000;
 
-/// Connections from the one address that everybody here has.
-const CONNECTIONS_MAX: usize = 1_000;
-
-const KEY: &str = "sk_test_benchmark";
-pub(crate) const SECRET: &str = "whsec_benchmark";
-pub(crate) const TOKEN: &str = "token-of-the-benchmark";
-
 /// A process that ends with this.
 pub(crate) struct Process(Child);
 
 impl Process {
     pub(crate) fn start(command: &mut Command) -> Self {
         Self(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
+    }
+
+    /// What it writes to its log, where that was piped.
+    pub(crate) fn log(&mut self) -> ChildStderr {
+        self.0.stderr.take().unwrap()
     }
 
     /// Processor time that all its threads took since its start.
@@ -46,8 +44,22 @@ impl Process {
 
     /// Memory that it holds, in bytes.
     pub(crate) fn memory_bytes(&self) -> u64 {
+        self.status_bytes("VmRSS:")
+    }
+
+    /// The most memory that it held since the peak was last forgotten, in bytes.
+    pub(crate) fn peak_bytes(&self) -> u64 {
+        self.status_bytes("VmHWM:")
+    }
+
+    /// Has the peak begin anew with what it holds now (proc(5), `clear_refs`).
+    pub(crate) fn forget_peak(&self) {
+        std::fs::write(format!("/proc/{}/clear_refs", self.0.id()), "5").unwrap();
+    }
+
+    fn status_bytes(&self, line: &str) -> u64 {
         let status = self.read("status");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        let line = status.lines().find_map(|known| known.strip_prefix(line)).unwrap();
         line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
     }
 
@@ -63,47 +75,30 @@ impl Drop for Process {
     }
 }
 
-/// The gateway, in front of a sandbox in this process.
+/// The gateway, with data of its own.
 pub(crate) struct Gateway {
     pub(crate) process: Process,
     pub(crate) grpc: SocketAddr,
     pub(crate) webhook: SocketAddr,
-    sandbox: Handle,
+    pub(crate) ops: SocketAddr,
     _folder: TempDir,
 }
 
 impl Gateway {
-    /// Starts one that keeps its data below `disk`.
-    pub(crate) async fn start(disk: &Path) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let sandbox =
-            Sandbox::start(listener, Options::new(KEY, Arc::new(SystemClock::new()))).await.unwrap();
-        let (folder, stripe) = (tempfile::tempdir_in(disk).unwrap(), sandbox.address());
+    /// Starts one that keeps its data below `disk`, before the Stripe at that address.
+    pub(crate) async fn start(disk: &Path, stripe: SocketAddr, wanted: Wanted<'_>, log: Stdio) -> Self {
+        let folder = tempfile::tempdir_in(disk).unwrap();
+        let file = setup::file(folder.path(), stripe, wanted);
         let [grpc, webhook, ops] = [(); 3].map(|()| free_port());
-        let (file, policy) = (folder.path().join("tollgate.toml"), folder.path().join("policy.cedar"));
-        let text = format!(
-            "data = \"{}\"\n[stripe]\nkey = \"{KEY}\"\napi_base = \"http://{stripe}\"\nfiles_base = \"http://{stripe}\"\n\
-             [traffic]\nrequests_per_s = 100000\nendpoint_requests_per_s = 100000\nrequests_at_once_max = 10000\n\
-             [webhook]\nsecret = \"{SECRET}\"\n\
-             [listen]\nconnections_per_address_max = {CONNECTIONS_MAX}\ngrpc = \"{grpc}\"\nwebhook = \"{webhook}\"\nops = \"{ops}\"\n\
-             [policy]\nfiles = [\"{}\"]\n[callers.benchmark]\ntoken = \"{TOKEN}\"\n[telemetry]\nlog = \"warn\"\n",
-            folder.path().join("data").display(),
-            policy.display()
-        );
-        std::fs::write(&policy, "@id(\"all\") permit (principal, action, resource);").unwrap();
-        std::fs::write(&file, text).unwrap();
-        let log = File::create(folder.path().join("log")).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_tollgate"));
         command.args(["serve", "--config"]).arg(file).env_clear().current_dir(folder.path());
+        for (port, address) in [("GRPC", grpc), ("WEBHOOK", webhook), ("OPS", ops)] {
+            command.env(format!("TOLLGATE_LISTEN_{port}"), address.to_string());
+        }
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap();
         let process = Process(child);
         connect(grpc).await;
-        Self { process, grpc, webhook, sandbox, _folder: folder }
-    }
-
-    pub(crate) async fn stop(self) {
-        drop(self.process);
-        self.sandbox.stop().await;
+        Self { process, grpc, webhook, ops, _folder: folder }
     }
 }
 
