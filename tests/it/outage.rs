@@ -1,6 +1,7 @@
 //! Stripe in trouble of every kind, one after the other, while callers go on: slow, failing now and then, cutting
 //! connections off, gone, and back. Nothing is lost or made twice, and the gateway adds little to the trouble.
 
+mod bounded;
 mod proxy;
 
 use std::collections::HashSet;
