@@ -13,6 +13,7 @@ bench:
     cargo bench --bench mutations -- --write
     cargo bench --bench door -- --write
     cargo bench --bench feed -- --write
+    cargo bench --bench outage -- --write
     cargo bench --bench start -- --write
 
 # The quick look while writing.
