@@ -14,7 +14,7 @@ use super::key::Key;
 use super::keyring::Keyring;
 use super::outgoing::Outgoing;
 use super::retry;
-use super::traffic::{Class, Sender, Settings as Limits, Traffic};
+use super::traffic::{Class, Sender, Settings as Limits, Traffic, Why};
 use super::transport::{Allowed, Settings, SetupError, Transport};
 use crate::domain::limits::{STRIPE_ATTEMPT_MS_MAX, STRIPE_CONNECT_MS_MAX};
 use crate::domain::operation::{DEFAULT_ALIAS, Mode};
@@ -94,6 +94,9 @@ impl Client {
         let keyring = Arc::new(Keyring::new(&options.keys));
         let health = Arc::new(Health::new(options.account.clone(), options.metrics.clone()));
         let (traffic, metrics) = (options.traffic.clone(), options.metrics.clone());
+        if let Some(metrics) = &metrics {
+            metrics.stripe_queue(&Class::ALL.map(Class::as_str), &Why::ALL.map(Why::as_str));
+        }
         Ok(Self { transport: Arc::new(transport), keyring, health, mode, traffic, metrics })
     }
 

@@ -48,8 +48,10 @@ impl Health {
             budget: Mutex::default(),
             metrics,
         };
-        for host in [Host::Api, Host::Files] {
-            health.show(host, BreakerState::Closed);
+        let hosts = [Host::Api, Host::Files];
+        hosts.into_iter().for_each(|host| health.show(host, BreakerState::Closed));
+        if let Some(metrics) = &health.metrics {
+            metrics.stripe_account(&health.account, &hosts.map(Host::as_str));
         }
         health.show_budget(&lock(&health.budget));
         health

@@ -91,6 +91,9 @@ pub enum Why {
 }
 
 impl Why {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Full, Self::CallerFull, Self::Deadline, Self::Expired];
+
     /// The name in metrics, faults and records.
     #[must_use]
     pub fn as_str(self) -> &'static str {

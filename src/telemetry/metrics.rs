@@ -4,6 +4,7 @@ mod calls;
 mod connections;
 mod exemplars;
 mod feed;
+mod ledger;
 mod open_metrics;
 mod pressure;
 mod records;
@@ -33,6 +34,9 @@ const DURATION_BUCKETS_S: [f64; 17] =
 /// (docs.stripe.com/webhooks). Events tell their time in whole seconds.
 const AGE_BUCKETS_S: [f64; 13] =
     [1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 21_600.0, 43_200.0, 86_400.0, 259_200.0];
+/// What becomes of settings that are read while running.
+const TAKEN: &str = "taken";
+const FAILED: &str = "failed";
 
 /// Counts; cheap to clone, all clones count together.
 #[derive(Clone, Debug)]
@@ -190,7 +194,11 @@ impl Metrics {
         zero(&self.0.replays, names::LABEL_RESULT, Replay::ALL.map(Replay::as_str));
         zero(&self.0.resolutions, names::LABEL_WAY, Way::ALL.map(Way::as_str));
         zero(&self.0.webhooks, names::LABEL_RESULT, Webhook::ALL.map(Webhook::as_str));
+        zero(&self.0.config_reloads, names::LABEL_RESULT, [TAKEN, FAILED]);
         self.0.config_reload_failed.record(0, &[]);
+        self.cuts_begin_at_nought();
+        self.0.pressure.begin_at_nought();
+        self.0.traffic.begin_at_nought();
         self.0.feed.begin_at_nought();
         self.0.records.begin_at_nought();
     }
@@ -226,63 +234,9 @@ impl Metrics {
 
     /// The settings were read again, and taken or not; when not, the older ones stay in use.
     pub fn config_reload(&self, is_taken: bool) {
-        let result = if is_taken { "taken" } else { "failed" };
+        let result = if is_taken { TAKEN } else { FAILED };
         self.0.config_reloads.add(1, &[KeyValue::new(names::LABEL_RESULT, result)]);
         self.0.config_reload_failed.record(u64::from(!is_taken), &[]);
-    }
-
-    /// A change was answered from the ledger.
-    pub fn replay(&self, of: Replay) {
-        self.0.replays.add(1, &[KeyValue::new(names::LABEL_RESULT, of.as_str())]);
-    }
-
-    /// A change ended without anybody knowing whether it happened.
-    pub fn unknown_outcome(&self) {
-        self.0.unknown_outcomes.add(1, &[]);
-    }
-
-    /// An unknown outcome was found out.
-    pub fn resolved(&self, way: Way) {
-        self.0.resolutions.add(1, &[KeyValue::new(names::LABEL_WAY, way.as_str())]);
-    }
-
-    /// From now on shows how many operations are not settled; `counts` tells it by state whenever somebody looks.
-    pub fn unresolved(&self, counts: impl Fn() -> [(&'static str, u64); 3] + Send + Sync + 'static) {
-        let gauge = self.0.meter.u64_observable_gauge(names::UNRESOLVED);
-        let observe = move |seen: &dyn AsyncInstrument<u64>| {
-            for (state, count) in counts() {
-                seen.observe(count, &[KeyValue::new(names::LABEL_STATE, state)]);
-            }
-        };
-        gauge.with_description("Operations that are not settled").with_callback(observe).build();
-    }
-
-    /// From now on shows how many freezes of changes stand; `count` tells it whenever somebody looks.
-    pub fn freezes(&self, count: impl Fn() -> u64 + Send + Sync + 'static) {
-        let gauge = self.0.meter.u64_observable_gauge(names::FREEZES).with_description("Freezes of changes");
-        gauge.with_callback(move |seen| seen.observe(count(), &[])).build();
-    }
-
-    /// A change did not fit into the budget of this name.
-    pub fn budget_refused(&self, budget: &str) {
-        self.0.budget_refusals.add(1, &[KeyValue::new(names::LABEL_BUDGET, budget.to_owned())]);
-    }
-
-    /// From now on shows how far budgets are used; `most` tells by name, whenever somebody looks, how much the caller who
-    /// used it most has used, and the limit.
-    pub fn budgets(&self, most: impl Fn() -> Vec<(String, i64, i64)> + Clone + Send + Sync + 'static) {
-        let limits = most.clone();
-        let label = |name: String| [KeyValue::new(names::LABEL_BUDGET, name)];
-        let used = move |seen: &dyn AsyncInstrument<i64>| {
-            most().into_iter().for_each(|(name, used, _)| seen.observe(used, &label(name)));
-        };
-        let limit = move |seen: &dyn AsyncInstrument<i64>| {
-            limits().into_iter().for_each(|(name, _, limit)| seen.observe(limit, &label(name)));
-        };
-        let gauge = self.0.meter.i64_observable_gauge(names::BUDGET_USED);
-        gauge.with_description("Most that one caller has used of a budget").with_callback(used).build();
-        let gauge = self.0.meter.i64_observable_gauge(names::BUDGET_LIMIT);
-        gauge.with_description("What a budget allows each caller").with_callback(limit).build();
     }
 
     /// From now on shows the rights that keys lack, by the account's alias and the right; `missing` tells them whenever
@@ -469,6 +423,10 @@ mod tests {
             "tollgate_ledger_unknown_outcomes_total{",
             "tollgate_webhook_deliveries_total{tollgate_result=\"bad_signature\"",
             "tollgate_store_errors_total{tollgate_kind=\"full\"",
+            "tollgate_calls_shed_total{tollgate_reason=\"share\"",
+            "tollgate_connections_cut_total{tollgate_port=\"grpc\",tollgate_reason=\"handshake\"",
+            "tollgate_config_reloads_total{tollgate_result=\"failed\"",
+            "tollgate_stripe_reads_shared_total{",
         ] {
             let line = text.lines().find(|line| line.starts_with(series));
             assert!(line.is_some_and(|line| line.ends_with(" 0")), "{series} {line:?}");

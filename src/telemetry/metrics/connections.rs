@@ -14,11 +14,21 @@ impl Metrics {
 
     /// A connection was refused or cut.
     pub fn connection_cut(&self, port: Port, why: Cut) {
+        self.cut(1, port, why);
+    }
+
+    pub(super) fn cuts_begin_at_nought(&self) {
+        for port in Port::ALL {
+            Cut::ALL.into_iter().for_each(|why| self.cut(0, port, why));
+        }
+    }
+
+    fn cut(&self, count: u64, port: Port, why: Cut) {
         let labels = [
             KeyValue::new(names::LABEL_PORT, port.as_str()),
             KeyValue::new(names::LABEL_REASON, why.as_str()),
         ];
-        self.0.connections_cut.add(1, &labels);
+        self.0.connections_cut.add(count, &labels);
     }
 
     /// From now on shows when the gateway's certificate ends; `end_s` tells it whenever somebody looks, in seconds of

@@ -6,7 +6,7 @@ use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Counter, Gauge, Meter};
 
 use super::super::names::{self, BreakerState, Shed};
-use super::{Metrics, counter};
+use super::{Metrics, counter, zero};
 
 /// What counts the pressure.
 #[derive(Debug)]
@@ -48,9 +48,19 @@ impl Instruments {
                 .build(),
         }
     }
+
+    pub(super) fn begin_at_nought(&self) {
+        zero(&self.calls_shed, names::LABEL_REASON, Shed::ALL.map(Shed::as_str));
+    }
 }
 
 impl Metrics {
+    /// Stripe may be in trouble from now on at these hosts, for an account by its alias: what counts that stands at nought.
+    pub fn stripe_account(&self, account: &str, hosts: &[&'static str]) {
+        hosts.iter().for_each(|host| self.refused_by_breaker(0, account, host));
+        self.refused_by_budget(0, account);
+    }
+
     /// How the breaker before a host stands, for an account by its alias.
     pub fn breaker(&self, account: &str, host: &'static str, now: BreakerState) {
         for state in BreakerState::ALL {
@@ -65,14 +75,12 @@ impl Metrics {
 
     /// An attempt was not made because the breaker is open.
     pub fn breaker_refused(&self, account: &str, host: &'static str) {
-        let account = KeyValue::new(names::LABEL_ACCOUNT, account.to_owned());
-        self.0.pressure.breaker_refusals.add(1, &[account, KeyValue::new(names::LABEL_HOST, host)]);
+        self.refused_by_breaker(1, account, host);
     }
 
     /// A further attempt was not made because the retry budget is spent.
     pub fn retry_refused(&self, account: &str) {
-        let account = KeyValue::new(names::LABEL_ACCOUNT, account.to_owned());
-        self.0.pressure.retries_refused.add(1, &[account]);
+        self.refused_by_budget(1, account);
     }
 
     /// How many further attempts the retry budget allows.
@@ -100,5 +108,15 @@ impl Metrics {
         let gauge = self.0.meter.u64_observable_gauge(names::CALLS_IN_FLIGHT_MAX);
         let gauge = gauge.with_description("Calls that may be under way; fewer while the gateway is behind");
         gauge.with_callback(move |seen| seen.observe(most().1, &[])).build();
+    }
+
+    fn refused_by_breaker(&self, count: u64, account: &str, host: &'static str) {
+        let account = KeyValue::new(names::LABEL_ACCOUNT, account.to_owned());
+        self.0.pressure.breaker_refusals.add(count, &[account, KeyValue::new(names::LABEL_HOST, host)]);
+    }
+
+    fn refused_by_budget(&self, count: u64, account: &str) {
+        let account = KeyValue::new(names::LABEL_ACCOUNT, account.to_owned());
+        self.0.pressure.retries_refused.add(count, &[account]);
     }
 }

@@ -32,6 +32,10 @@ impl Instruments {
             ),
         }
     }
+
+    pub(super) fn begin_at_nought(&self) {
+        self.shared_reads.add(0, &[]);
+    }
 }
 
 /// How one account's traffic stands.
@@ -60,8 +64,19 @@ impl Metrics {
 
     /// A request of this class got no turn; why is one of a few words.
     pub fn stripe_turned_away(&self, class: &'static str, why: &'static str) {
+        self.turned_away(1, class, why);
+    }
+
+    /// Requests of these classes may get no turn from now on, for these reasons: what counts that stands at nought.
+    pub fn stripe_queue(&self, classes: &[&'static str], whys: &[&'static str]) {
+        for class in classes {
+            whys.iter().for_each(|why| self.turned_away(0, class, why));
+        }
+    }
+
+    fn turned_away(&self, count: u64, class: &'static str, why: &'static str) {
         let labels = [KeyValue::new(names::LABEL_CLASS, class), KeyValue::new(names::LABEL_REASON, why)];
-        self.0.traffic.refusals.add(1, &labels);
+        self.0.traffic.refusals.add(count, &labels);
     }
 
     /// A read was answered by the same request as another one's.

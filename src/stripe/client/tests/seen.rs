@@ -1,4 +1,5 @@
-//! What of a call is seen from outside: a span for each attempt, and never the key or the parameters.
+//! What of a call is seen from outside: counters from the start, a span for each attempt, and never the key or the
+//! parameters.
 
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -65,5 +66,26 @@ async fn every_attempt_has_its_span_and_the_finest_log_has_no_key_and_no_paramet
     assert_eq!((&notices[0]["level"], &notices[0]["fields"]["notice"]), (&"WARN".into(), &"a word".into()));
     for hidden in ["sk_test_scripted", "ch_1", "tg1-key", "secret"] {
         assert!(!text.contains(hidden), "`{hidden}` is in\n{text}");
+    }
+}
+
+#[tokio::test]
+async fn counters_of_trouble_at_stripe_stand_at_nought_before_any() {
+    let (script, metrics) = (Script::start(Vec::new()).await, Metrics::new().unwrap());
+    let options = Options { metrics: Some(metrics.clone()), ..script.options("http") };
+    let _client = Client::new(&options).unwrap();
+    let text = metrics.text().unwrap();
+    let account = "tollgate_account=\"default\"";
+    for series in [
+        "tollgate_stripe_queue_refusals_total{tollgate_class=\"read\",tollgate_reason=\"deadline\""
+            .to_owned(),
+        "tollgate_stripe_queue_refusals_total{tollgate_class=\"background\",tollgate_reason=\"expired\""
+            .to_owned(),
+        format!("tollgate_stripe_breaker_refusals_total{{{account},tollgate_host=\"api\""),
+        format!("tollgate_stripe_breaker_refusals_total{{{account},tollgate_host=\"files\""),
+        format!("tollgate_stripe_retries_refused_total{{{account}"),
+    ] {
+        let line = text.lines().find(|line| line.starts_with(&series));
+        assert!(line.is_some_and(|line| line.ends_with(" 0")), "{series} {line:?}");
     }
 }
