@@ -49,7 +49,6 @@ LAST_WORDS_SECONDS_MAX = 15
 AS_ROOT = {"fchown"}
 # Before this version of systemd a unit cannot be of the type.
 NOTIFY_RELOAD_SINCE = 253
-WAIT_SECONDS_MAX = 60
 COMMAND_SECONDS_MAX = 60
 
 
@@ -58,16 +57,6 @@ def run(*command, **options):
     done = subprocess.run(command, capture_output=True, text=True, timeout=COMMAND_SECONDS_MAX, **options)
     assert done.returncode == 0, f"{shlex.join(map(str, command))}: {done.returncode}\n{done.stdout}{done.stderr}"
     return done.stdout
-
-
-def until(found, what):
-    """Looks again and again until there is something."""
-    latest = time.monotonic() + WAIT_SECONDS_MAX
-    while time.monotonic() < latest:
-        if result := found():
-            return result
-        time.sleep(0.1)
-    raise AssertionError(f"no {what} after {WAIT_SECONDS_MAX} s")
 
 
 def answers(url):
@@ -191,9 +180,9 @@ def composed(place):
 
     sandbox = [str(judge.PROGRAM), *map(place.moved, services["sandbox"]["command"])]
     with place.process(sandbox, {}):
-        until(lambda: is_well("sandbox"), "sandbox that is healthy")
+        judge.until(lambda: is_well("sandbox"), "sandbox that is healthy")
         with place.process([str(judge.PROGRAM), *services["gateway"]["command"]], environment):
-            until(lambda: is_well("gateway"), "gateway that is healthy")
+            judge.until(lambda: is_well("gateway"), "gateway that is healthy")
             yield environment
 
 
@@ -299,7 +288,7 @@ def what_the_unit_starts_tells_systemd_and_keeps_to_the_permitted_calls(place):
     environment = dict(line.replace("%S", str(place.folder / "state")).split("=", 1) for line in settings["Environment"])
     notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     notify.bind(str(place.folder / "notify"))
-    notify.settimeout(WAIT_SECONDS_MAX)
+    notify.settimeout(judge.WAIT_SECONDS_MAX)
     environment |= {"CREDENTIALS_DIRECTORY": str(credentials), "NOTIFY_SOCKET": str(place.folder / "notify")}
     environment |= {f"TOLLGATE_STRIPE_{kind}_BASE": place.url(7403) for kind in ("API", "FILES")}
     environment |= HURRIED
@@ -312,7 +301,7 @@ def what_the_unit_starts_tells_systemd_and_keeps_to_the_permitted_calls(place):
     command = shlex.split(place.moved(settings["ExecStart"][0], folders))
     sandbox = [str(judge.PROGRAM), "sandbox", f"--listen=127.0.0.1:{place.ports[7403]}", "--key=sk_test_unit"]
     with place.process(sandbox, {}):
-        until(lambda: answers(place.url(7403, "/_sandbox/clock")), "sandbox")
+        judge.until(lambda: answers(place.url(7403, "/_sandbox/clock")), "sandbox")
         with place.process(["strace", "-f", "-qq", "-s", "0", "-o", str(trace), *command], environment) as strace:
             hears("READY=1")
             gateway = int(pathlib.Path(f"/proc/{strace.pid}/task/{strace.pid}/children").read_text())
@@ -423,7 +412,7 @@ def what_the_manifests_start_is_ready_and_alive(place):
     with place.process(sandbox, {}), place.process(command, stripe | HURRIED):
         for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
             asked = container[probe]["httpGet"]
-            until(lambda asked=asked: answers(place.url(7402, asked["path"])), probe)
+            judge.until(lambda asked=asked: answers(place.url(7402, asked["path"])), probe)
         client = {"TOLLGATE_ADDRESS": f"https://localhost:{place.ports[7400]}", "TOLLGATE_TOKEN": token}
         client["TOLLGATE_TLS_CA"] = str(secrets / "tls" / "tls.crt")
         program("call", "BalanceService/GetBalance", "-d", "{}", environment=client)

@@ -4,15 +4,18 @@ import contextlib
 import json
 import pathlib
 import select
+import socket
 import subprocess
 import sys
 import tempfile
+import time
 import traceback
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 PROGRAM = ROOT / "target" / "debug" / "tollgate"
 START_SECONDS_MAX = 60
 STOP_SECONDS_MAX = 30
+WAIT_SECONDS_MAX = 60
 
 
 @contextlib.contextmanager
@@ -42,6 +45,23 @@ def dev():
                 log.seek(0)
                 raise RuntimeError(f"`tollgate dev` does not get ready:\n{log.read()}")
             yield json.loads(line)
+
+
+def until(look, what):
+    """Looks again and again until there is something, and returns it."""
+    end = time.monotonic() + WAIT_SECONDS_MAX
+    while time.monotonic() < end:
+        if found := look():
+            return found
+        time.sleep(0.05)
+    raise AssertionError(f"no {what} after {WAIT_SECONDS_MAX} s")
+
+
+def free_addresses(count):
+    """Addresses of this machine that nothing listens on."""
+    with contextlib.ExitStack() as held:
+        listeners = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return ["{}:{}".format(*listener.getsockname()) for listener in listeners]
 
 
 def address(text):

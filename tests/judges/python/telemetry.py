@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import tempfile
-import time
 
 import grpc
 import requests
@@ -36,23 +35,6 @@ service:
     traces: {{receivers: [otlp], exporters: [stdout]}}
     metrics: {{receivers: [otlp], exporters: [stdout]}}
 """
-
-
-def free_address():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return "127.0.0.1:%d" % probe.getsockname()[1]
-
-
-def until(look, what):
-    """Waits until something is there, and returns it."""
-    end = time.monotonic() + SECONDS_MAX
-    while time.monotonic() < end:
-        found = look()
-        if found:
-            return found
-        time.sleep(0.05)
-    raise AssertionError(f"{what} does not come")
 
 
 def listens(address):
@@ -96,7 +78,7 @@ def make_a_customer(address):
 
 def observe(folder):
     """Makes the call, and collects what everybody has seen of it."""
-    otlp, stripe = free_address(), free_address()
+    otlp, stripe = judge.free_addresses(2)
     config = folder / "collector.yaml"
     config.write_text(COLLECTOR_CONFIG.format(address=otlp))
     seen = folder / "seen.jsonl"
@@ -118,11 +100,11 @@ def observe(folder):
     }
     log = folder / "gateway.log"
     with running(collector, seen, folder / "collector.log"), running(sandbox, folder / "sandbox.out", folder / "sandbox.log"):
-        until(lambda: listens(otlp), "the collector")
-        until(lambda: listens(stripe), "the sandbox")
+        judge.until(lambda: listens(otlp), "collector that listens")
+        judge.until(lambda: listens(stripe), "sandbox that listens")
         with running([judge.PROGRAM, "serve"], folder / "gateway.out", log, env=environment):
             said = lambda: [line for line in lines(log) if line.get("message") == "ready"]  # noqa: E731
-            (ready,) = until(said, "the gateway")
+            (ready,) = judge.until(said, "gateway that is ready")
             answer = make_a_customer(ready["grpc"])
             metrics = requests.get(f"http://{ready['ops']}/metrics", headers={"Accept": OPEN_METRICS}, timeout=10)
             with grpc.insecure_channel(ready["grpc"]) as channel:
