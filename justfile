@@ -8,13 +8,15 @@ test:
 prove:
     scripts/prove all
 
-# Changes per second, durable and not, and what an attack costs others, into docs/.
+# Changes and events per second, how long a start takes, and what others feel of an attack, a crowd or overload, into docs/.
 bench:
     cargo bench --bench mutations -- --write
     cargo bench --bench door -- --write
     cargo bench --bench feed -- --write
     cargo bench --bench outage -- --write
     cargo bench --bench start -- --write
+    cargo bench --bench overload -- --write
+    cargo bench --bench traffic -- --write
 
 # The quick look while writing.
 check:
