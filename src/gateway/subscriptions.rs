@@ -59,11 +59,16 @@ impl Gateway {
         params.push("name", request.name.as_str(), Sensitivity::Public);
         let create = async |errand: &mut Errand| {
             let (start, terms) = self.asked_subscription(context, request)?;
+            // One that is there stands, also when the log does not reach back any more to where it was to begin.
+            let there = self.subscriptions.find(&terms.namespace, &terms.name);
+            if let Some(named) = there.filter(|named| named.terms().is_like(&terms)) {
+                return self.subscription_message(&named).await;
+            }
             let place = self.feed.place(start).await.map_err(|error| fault(&error))?;
             let id = terms.id;
             let made = self.subscriptions.create(terms, place, vec![errand.row()?]).await;
             let named = made.map_err(|error| creation_refused(&error, &request.name))?;
-            // One that was there before has put nothing on record.
+            // One that was made meanwhile has put nothing on record.
             errand.kept = named.terms().id == id;
             self.subscription_message(&named).await
         };

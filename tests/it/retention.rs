@@ -5,11 +5,15 @@ use std::time::Duration;
 use prost_types::Timestamp;
 use tokio::time::timeout;
 use tollgate::domain::clock::Clock as _;
+use tollgate::proto::v1::create_subscription_request::Start as CreateAt;
 use tollgate::proto::v1::event_service_client::EventServiceClient;
 use tollgate::proto::v1::feed_service_client::FeedServiceClient;
 use tollgate::proto::v1::subscribe_request::Start;
 use tollgate::proto::v1::subscribe_response::Item;
-use tollgate::proto::v1::{GetFeedRequest, GetFeedResponse, SubscribeRequest, SubscribeResponse};
+use tollgate::proto::v1::subscription_service_client::SubscriptionServiceClient;
+use tollgate::proto::v1::{
+    CreateSubscriptionRequest, GetFeedRequest, GetFeedResponse, SubscribeRequest, SubscribeResponse,
+};
 use tollgate::sandbox::Burst;
 use tonic::{Code, Status, Streaming};
 use tonic_types::StatusExt as _;
@@ -54,8 +58,8 @@ fn at(ms: i64) -> Start {
     Start::AtTime(Timestamp { seconds: ms.div_euclid(1000), nanos: 0 })
 }
 
-/// A gateway whose log kept some events for two days and then got others.
-async fn after_two_days() -> (Rig, GetFeedResponse) {
+/// A gateway whose log has some events, and keeps them for a day or two.
+async fn of_few_days() -> (Rig, GetFeedResponse) {
     let rig = Rig::start_with(|config| {
         config.events.retention_days = 1;
         config.events.retention_hard_days = 2;
@@ -68,6 +72,12 @@ async fn after_two_days() -> (Rig, GetFeedResponse) {
         (delivered && told.head.is_some()).then_some(told)
     })
     .await;
+    (rig, before)
+}
+
+/// The same when it has kept them for two days and then got others.
+async fn after_two_days() -> (Rig, GetFeedResponse) {
+    let (rig, before) = of_few_days().await;
     rig.clock.advance(48 * HOUR);
     rig.payment(2000).await;
     (rig, before)
@@ -102,6 +112,26 @@ async fn events_leave_with_time_and_readers_are_told_where_to_begin() {
         let stream = subscribe(&rig, start.clone()).await.unwrap();
         assert_eq!(positions(stream).await, rest, "{start:?}");
     }
+}
+
+#[tokio::test]
+async fn a_subscription_that_is_there_can_be_asked_for_again_when_its_start_has_left_the_log() {
+    let (rig, before) = of_few_days().await;
+    let (first, last) = (before.oldest.unwrap(), before.head.unwrap());
+    let start = Some(CreateAt::AfterCursor(first.cursor));
+    let request = CreateSubscriptionRequest { name: "orders".to_owned(), start, ..Default::default() };
+    let create = async |request: &CreateSubscriptionRequest| {
+        let created = SubscriptionServiceClient::new(rig.wire()).create_subscription(request.clone()).await;
+        created.map(|created| created.into_inner().subscription.unwrap())
+    };
+    let made = create(&request).await.unwrap();
+    rig.clock.advance(49 * HOUR);
+    rig.payment(2000).await;
+    until(async || (feed(&rig).await.oldest.unwrap().position > last.position).then_some(())).await;
+    let again = create(&request).await.unwrap();
+    assert_eq!((again.created, again.created_by), (made.created, made.created_by));
+    let other = CreateSubscriptionRequest { name: "others".to_owned(), ..request };
+    assert_eq!(create(&other).await.unwrap_err().code(), Code::OutOfRange);
 }
 
 #[tokio::test]
