@@ -30,7 +30,7 @@ use crate::stripe::events::{EVENTS_LISTED_S, EventsQuery};
 
 /// Events of the last seconds are left to their webhooks, which are likely to be on their way.
 const LAG_S: i64 = 30;
-/// How far back events are looked for that no endpoint took, in seconds: Stripe delivers for three days
+/// How far back events are looked for that an endpoint has not taken, in seconds: Stripe delivers for three days
 /// (docs.stripe.com/webhooks).
 const UNDELIVERED_S: i64 = 3 * 24 * 3_600;
 
@@ -126,7 +126,11 @@ impl Gateway {
         let swept = match swept {
             Ok(()) if settings.mode == EventsMode::Webhook && undelivered_s < from_s => {
                 let span_s = (undelivered_s, from_s);
-                self.sweep_span(&mut part, place, &mut standing, (span_s, Look::Undelivered)).await
+                match self.sweep_span(&mut part, place, &mut standing, (span_s, Look::Undelivered)).await {
+                    // Its share is; the next sweep comes to its end all the same.
+                    Err(Stop::Allotment) => Ok(()),
+                    looked => looked,
+                }
             }
             swept => swept,
         };
@@ -270,7 +274,7 @@ enum Look {
     },
     /// An operator wants it.
     Demand,
-    /// It was read before, and what no endpoint took may show in the list late.
+    /// It was read before, and what an endpoint has not taken may show in the list late.
     Undelivered,
 }
 

@@ -1,5 +1,6 @@
 //! What sweeps vouch for when clocks differ, spans are read out of turn, and there is more than a day's reads can take.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use tollgate::domain::clock::{Clock as _, ManualClock, SystemClock};
 use tollgate::proto::v1::event_service_client::EventServiceClient;
 use tollgate::proto::v1::feed_service_client::FeedServiceClient;
 use tollgate::proto::v1::{BackfillRequest, Completeness, GetFeedRequest, ListEventsRequest};
-use tollgate::sandbox::Burst;
+use tollgate::sandbox::{Burst, WebhookTarget};
 
 use crate::rig::{Rig, until};
 
@@ -112,4 +113,34 @@ async fn more_than_the_reads_of_a_day_comes_in_over_some_days() {
         repaired.push(swept(&rig, now_ms).await.repaired);
     }
     assert!(repaired.len() > 1, "one day was not enough");
+}
+
+/// One endpoint of the account that is down is enough for every event to count as not taken.
+#[tokio::test]
+async fn what_endpoints_have_not_taken_leaves_reads_for_what_is_new() {
+    const READS: usize = 40;
+    let often = |config: &mut Config| {
+        config.events.sweep_reads_per_day = READS;
+        config.events.sweep_every = Duration::from_millis(50);
+    };
+    let rig = Rig::start_with(often).await;
+    let url = "http://127.0.0.1:1/webhooks/stripe".to_owned();
+    rig.control().set_webhooks(vec![WebhookTarget { url, secrets: Vec::new() }]);
+    rig.control().burst(Burst { count: 200, objects: 1, fill_bytes: 0 }).unwrap();
+    assert!(rig.control().give_up() > 0);
+    rig.clock.advance(Duration::from_secs(86_400));
+    let mut sweeps = BTreeSet::new();
+    loop {
+        rig.clock.advance(Duration::from_secs(1));
+        let own = until(async || completeness(&rig).await.into_iter().next()).await;
+        assert!(!own.last_error.contains("allotted"), "after {} sweeps: {own:?}", sweeps.len());
+        if own.reads_today > READS as u64 * 7 / 8 {
+            break;
+        }
+        if own.reads_today > READS as u64 / 2 {
+            sweeps.extend(own.last_sweep.as_ref().map(|at| at.seconds));
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(sweeps.len() > 8, "one read each: {sweeps:?}");
 }
