@@ -16,7 +16,7 @@ use super::recent::Recent;
 use super::subscription::Subscription;
 use crate::domain::clock::{Clock, UnixMillis};
 use crate::domain::cursor::Cursor;
-use crate::domain::limits::{EVENT_BATCH_BYTES_MAX, EVENT_DISORDER_MS_MAX};
+use crate::domain::limits::EVENT_BATCH_BYTES_MAX;
 use crate::domain::planted;
 use crate::proto::v1::EventSource;
 use crate::store::{self, Appended, Batch, EventSpan, NewEvent, Store, StoredEvent};
@@ -131,7 +131,8 @@ impl Feed {
         Ok(Subscription::new(self.clone(), (filter, since_ms), position, head, self.checkpoint_every))
     }
 
-    /// The position right before a start, and the time of receipt from which on events count there.
+    /// The position right before a start, and the time of receipt from which on events count there. Where that time has
+    /// come, every further event counts, even if the clock is set back: none may be left out.
     ///
     /// # Errors
     /// When the log does not reach back to the start, or the store failed.
@@ -146,10 +147,10 @@ impl Feed {
                 if left_ms.is_some_and(|left_ms| instant <= left_ms) {
                     return Err(Error::Expired { oldest: self.cursor(self.floor().await?) });
                 }
-                since_ms = instant;
-                // Deliveries that come at once may be stored in another order than they were received in.
-                let early = instant.saturating_sub(EVENT_DISORDER_MS_MAX);
-                self.store.event_position_at(early).await?.saturating_sub(1)
+                if instant > self.clock.wall() {
+                    since_ms = instant;
+                }
+                self.store.event_position_at(instant).await?.saturating_sub(1)
             }
             Start::After(cursor) => {
                 let floor = self.floor().await?;

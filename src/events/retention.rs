@@ -4,7 +4,7 @@
 use super::feed::{Error, Feed};
 use crate::config::Events;
 use crate::domain::clock::UnixMillis;
-use crate::domain::limits::{EVENT_DISORDER_MS_MAX, EVENT_MARK_DAYS_MIN};
+use crate::domain::limits::EVENT_MARK_DAYS_MIN;
 
 /// Milliseconds of a day.
 const DAY_MS: i64 = 86_400_000;
@@ -82,11 +82,7 @@ impl Feed {
     /// # Errors
     /// When the store failed.
     pub async fn limits(&self, kept: &Events, now: UnixMillis, read: Read) -> Result<Limits, Error> {
-        let older = async |days: u32| {
-            // Deliveries that come at once may be stored in another order than they were received in.
-            let limit = before(now, days).saturating_sub(EVENT_DISORDER_MS_MAX);
-            self.store().event_position_at(limit).await
-        };
+        let older = async |days: u32| self.store().event_position_at(before(now, days)).await;
         let larger = async |bytes: u64| self.store().event_position_within(bytes).await;
         let soft = older(kept.retention_days).await?.max(larger(kept.retention_bytes).await?);
         let hard_bytes = kept.retention_bytes.saturating_mul(HARD_SIZES);

@@ -10,6 +10,7 @@ use super::rows::{
 };
 use super::tail::{INDEXED, Listed};
 use crate::domain::clock::UnixMillis;
+use crate::domain::limits::EVENT_DISORDER_MS_MAX;
 use crate::domain::operation::OperationHash;
 
 /// What the log of events had held before one of them.
@@ -206,7 +207,18 @@ pub(super) fn position_received_at(
     time: UnixMillis,
     head: u64,
 ) -> rusqlite::Result<u64> {
-    first_position(connection, "SELECT received_ms FROM events WHERE position = ?1", head, |at| at >= time)
+    // Deliveries that come at once may be stored in another order than they were received in.
+    let early = time.saturating_sub(EVENT_DISORDER_MS_MAX);
+    let sql = "SELECT received_ms FROM events WHERE position = ?1";
+    let from = first_position(connection, sql, head, |at| at >= early)?;
+    let first = connection
+        .prepare_cached(
+            "SELECT position FROM events WHERE position BETWEEN ?1 AND ?2 AND received_ms >= ?3
+             ORDER BY position LIMIT 1",
+        )?
+        .query_row(params![stored(from), stored(head), time], |row| row.get(0))
+        .optional()?;
+    Ok(first.map_or_else(|| head.saturating_add(1), number))
 }
 
 /// First position from which on the events up to `head` take no more than `bytes`, or the one after `head`.

@@ -158,6 +158,25 @@ async fn a_cursor_of_another_log_or_ahead_of_this_one_is_refused_with_the_oldest
 }
 
 #[tokio::test]
+async fn a_clock_that_is_set_back_hides_nothing_from_whoever_starts_in_time() {
+    let fixture = fixture(NEVER);
+    fixture.fill(1, 2).await;
+    fixture.clock.advance(Duration::from_secs(3600));
+    let now = fixture.clock.wall();
+    let (mut from_now, mut from_later) =
+        (fixture.open(Start::At(now)).await, fixture.open(Start::At(now + 1)).await);
+    assert!(
+        until_caught_up(&mut from_now).await.is_empty() && until_caught_up(&mut from_later).await.is_empty()
+    );
+    fixture.clock.set_wall(now - 1_800_000);
+    fixture.fill(3, 3).await;
+    assert!(matches!(next(&mut from_now).await, Item::Event(logged) if logged.position == 3));
+    fixture.clock.set_wall(now + 1);
+    fixture.fill(4, 4).await;
+    assert!(matches!(next(&mut from_later).await, Item::Event(logged) if logged.position == 4));
+}
+
+#[tokio::test]
 async fn a_reader_whose_events_have_left_the_log_is_told_the_oldest_cursor() {
     let fixture = fixture(NEVER);
     // What is in memory is not missed.
