@@ -159,7 +159,7 @@ impl Consumer {
         if !shown(&logged.event.kind) {
             // The policies have changed since it was taken.
             self.pending = None;
-            self.named.state().progress.untake(taken);
+            self.named.state().progress.untake(taken, self.taker.stream);
             self.named.wake();
             return Ok(None);
         }
@@ -167,7 +167,9 @@ impl Consumer {
             self.named.keep(Vec::new()).await?;
         }
         self.pending = None;
-        Ok(Some(logged))
+        // A slow disk can outlast the lease, and then the event is another's.
+        let is_out = self.named.state().progress.is_out(taken, self.taker.stream);
+        Ok(is_out.then_some(logged))
     }
 
     /// Looks at what comes next in the log; answers whether there was anything.
@@ -195,6 +197,7 @@ impl Consumer {
         if (progress.looked(), progress.generation()) != (from, generation) {
             return Ok(true);
         }
+        let mut any_lost = false;
         for (logged, known, lets_through) in looked {
             let kind = &logged.event.kind;
             // What is open since before a restart is so whatever is said of it now.
@@ -202,7 +205,13 @@ impl Consumer {
                 && logged.position > progress.reach()
                 && progress.is_since(logged.event.received_ms)
                 && (shown(kind) || wanted(kind));
-            progress.look(logged.position, known, matches);
+            if let Some(lost) = progress.look(logged.position, known, matches) {
+                self.named.tell(lost);
+                any_lost = true;
+            }
+        }
+        if any_lost {
+            state.note();
         }
         drop(state);
         // Other consumers may be waiting for just these; this one looks for itself.
@@ -243,7 +252,7 @@ impl Drop for Consumer {
         let mut state = self.named.state();
         state.leave(self.taker.stream);
         if let Some((taken, _)) = self.pending {
-            state.progress.untake(taken);
+            state.progress.untake(taken, self.taker.stream);
             drop(state);
             self.named.wake();
         }

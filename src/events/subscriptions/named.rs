@@ -251,10 +251,15 @@ impl Named {
 
     /// Everything up to `last` has left the log, or is about to; says what is lost by it.
     pub(super) fn lose(&self, last: u64) {
-        if let Some(Lost { first, last }) = self.change(|progress| progress.lose(last)) {
-            let subscription = self.terms.key();
-            tracing::error!(subscription, first, last, "events left the log before they were dealt with");
+        if let Some(lost) = self.change(|progress| progress.lose(last)) {
+            self.tell(lost);
         }
+    }
+
+    /// Says what is lost.
+    pub(super) fn tell(&self, Lost { first, last }: Lost) {
+        let subscription = self.terms.key();
+        tracing::error!(subscription, first, last, "events left the log before they were dealt with");
     }
 
     /// Does what time alone makes due, and keeps what was not kept; `all` of it, or what matters.
@@ -415,7 +420,7 @@ impl State {
     }
 
     /// Takes note of a change that has to be durable before long.
-    fn note(&mut self) {
+    pub(super) fn note(&mut self) {
         self.version += 1;
     }
 }

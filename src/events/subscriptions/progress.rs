@@ -105,14 +105,13 @@ impl Progress {
     }
 
     /// Looks at the next event of the log, which `matches` the filter or not. The positions between this and the last
-    /// one are gone from the log.
-    pub fn look(&mut self, position: u64, known: Known, matches: bool) {
+    /// one are gone from the log; answers what is lost by that.
+    pub fn look(&mut self, position: u64, known: Known, matches: bool) -> Option<Lost> {
         if position <= self.looked {
-            return;
+            return None;
         }
-        if position > self.looked.saturating_add(1) {
-            self.lose(position.saturating_sub(1));
-        }
+        let follows = position == self.looked.saturating_add(1);
+        let lost = if follows { None } else { self.lose(position.saturating_sub(1)) };
         self.looked = position;
         if position > self.reach {
             self.reach = position;
@@ -126,6 +125,7 @@ impl Progress {
             self.lines.join(position, &known.object);
             open.known = Some(known);
         }
+        lost
     }
 
     /// Takes the next event for a stream, if there is one that may go out and whose type is `shown` to it.
@@ -167,9 +167,19 @@ impl Progress {
         })
     }
 
-    /// Takes back an event that did not get as far as its consumer.
-    pub fn untake(&mut self, taken: Taken) {
-        if let Some(open) = self.open.get_mut(&taken.position).filter(|open| open.attempts == taken.attempt) {
+    /// Whether a delivery is still the stream's: its lease has not ended, and nobody has moved the place.
+    #[must_use]
+    pub fn is_out(&self, taken: Taken, stream: u64) -> bool {
+        let is_same = |open: &Open| (open.attempts, open.replay) == (taken.attempt, taken.replay);
+        let lease = self.open.get(&taken.position).filter(|open| is_same(open));
+        lease.and_then(|open| open.lease.as_ref()).is_some_and(|lease| lease.stream == stream)
+    }
+
+    /// Takes back an event that did not get as far as the consumer of its stream.
+    pub fn untake(&mut self, taken: Taken, stream: u64) {
+        let of_others = |open: &Open| open.lease.as_ref().is_some_and(|lease| lease.stream != stream);
+        let open = self.open.get_mut(&taken.position);
+        if let Some(open) = open.filter(|open| open.attempts == taken.attempt && !of_others(open)) {
             open.attempts = open.attempts.saturating_sub(1);
             self.end_lease(taken.position);
         }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
+use super::super::consumer::Supply;
 use super::super::progress::Delivering;
 use super::super::registry::{Error, Subscriptions};
 use super::*;
@@ -110,4 +111,29 @@ async fn what_was_deleted_takes_no_word_and_takes_nothing_of_its_successor() {
     assert!(matches!(deleted, Err(Error::Ended)), "{deleted:?}");
     let found = subscriptions.find("shop", "orders").unwrap();
     assert!(Arc::ptr_eq(&found, &second));
+}
+
+#[tokio::test]
+async fn an_event_whose_lease_ends_before_it_goes_out_is_taken_anew() {
+    let folder = TempDir::new().unwrap();
+    let (store, clock) = (store(&folder), Arc::new(ManualClock::at(1_000)));
+    let feed = Feed::new(store.clone(), clock.clone(), Duration::from_secs(15));
+    let subscriptions = Subscriptions::open(feed, clock.clone()).await.unwrap();
+    let named = created(&subscriptions).await;
+    let event = store::NewEvent { id: "evt_1".to_owned(), json: "{}".to_owned(), ..<_>::default() };
+    store.commit(Batch { events: vec![event], ..Batch::default() }).await.unwrap();
+    let mut consumer = subscriptions.consume(Arc::clone(&named), "", 9);
+    let mut is_late = true;
+    // It is asked without the lock only right before an event goes out.
+    let shown = |_: &str| {
+        if let Ok(mut state) = named.state.try_lock() {
+            clock.advance(Duration::from_secs(u64::from(std::mem::take(&mut is_late))));
+            state.progress.expire(clock.now());
+        }
+        true
+    };
+    let Supply::Event { taken, .. } = consumer.next(shown, |_| true).await.unwrap() else {
+        panic!("no event")
+    };
+    assert_eq!((taken.position, taken.attempt), (1, 2));
 }

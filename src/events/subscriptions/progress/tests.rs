@@ -176,13 +176,32 @@ fn what_a_stream_may_not_be_shown_is_left_for_others() {
 }
 
 #[test]
+fn what_did_not_reach_its_consumer_is_not_taken_from_another() {
+    let mut progress = looked(&["a"]);
+    let old = progress.take_any(&taker(1), at(0)).unwrap();
+    assert!(progress.is_out(old, 1));
+    progress.seek(0, UnixMillis::MIN);
+    progress.look(1, known("a", 1), true);
+    let new = progress.take_any(&taker(2), at(1)).unwrap();
+    assert!(!progress.is_out(old, 1) && progress.is_out(new, 2));
+    progress.untake(old, 1);
+    assert_eq!(progress.take_any(&taker(3), at(2)), None, "it is out");
+    progress.untake(new, 2);
+    let again = progress.take_any(&taker(3), at(2)).unwrap();
+    assert_eq!(again.attempt, 1, "nobody was given it");
+    progress.expire(at(200));
+    assert!(!progress.is_out(again, 3), "its lease has ended");
+}
+
+#[test]
 fn what_the_log_dropped_is_told_as_lost() {
     let mut progress = looked(&["a", "b", "c"]);
     let first = progress.take_any(&taker(1), at(0)).unwrap();
     let first = id(&progress, first);
     progress.acknowledge(&[first]).unwrap();
-    progress.look(7, known("d", 1), true);
-    assert_eq!(progress.lost(), Some(Lost { first: 2, last: 6 }));
+    let lost = Some(Lost { first: 2, last: 6 });
+    assert_eq!(progress.look(7, known("d", 1), true), lost, "whoever looks can say so");
+    assert_eq!(progress.lost(), lost);
     assert_eq!(progress.take_any(&taker(1), at(0)).map(|taken| taken.position), Some(7));
     let mut quiet = looked(&[]);
     quiet.seek(5, UnixMillis::MIN);
