@@ -13,6 +13,7 @@ mod limits;
 mod query;
 mod readers;
 mod rows;
+mod runs;
 mod schema;
 mod settings;
 mod shared;
@@ -41,6 +42,7 @@ use self::expiry::Expiry;
 use self::files::Folder;
 use self::limits::{BATCH_BYTES_MAX, QUEUE_BATCHES_MAX, READERS_MAX, SEARCHERS_MAX};
 use self::readers::Readers;
+use self::runs::Runs;
 use self::shared::Shared;
 pub use self::shared::Sink;
 use self::terms::Window;
@@ -63,6 +65,7 @@ pub struct Store {
     /// A slow search of the log must not stall a call.
     searchers: Arc<Readers>,
     log_id: u64,
+    runs: Arc<Runs>,
     terms: Terms,
 }
 
@@ -78,6 +81,7 @@ impl Store {
         folder.mark_used()?;
         planted::point("open-migrated");
         let log_id = log_id(opened.connection())?;
+        let runs = Arc::new(Runs::begin(opened.connection(), log_id, opened.last.position)?);
         let shared = Arc::new(Shared::new(tail, opened.last));
         let [readers, searchers] = [READERS_MAX, SEARCHERS_MAX]
             .map(|count_max| Arc::new(Readers::new(folder.database.clone(), count_max)));
@@ -88,7 +92,7 @@ impl Store {
             .spawn(move || writer.run())
             .map_err(|error| Error::Io(error.to_string()))?;
         let places = Arc::new(Semaphore::new(QUEUE_BATCHES_MAX));
-        Ok(Self { shared, jobs, places, readers, searchers, log_id, terms })
+        Ok(Self { shared, jobs, places, readers, searchers, log_id, runs, terms })
     }
 
     /// Makes the rows durable, all or none. Batches that wait at the same time share one transaction and one sync.
@@ -427,10 +431,17 @@ impl Store {
         self.readers.read(move |connection| query::movements_of(connection, &group)).await
     }
 
-    /// What tells this event log from every other, for the cursors; random, and the same for the folder's whole life.
+    /// What tells this folder's logs from all others; random, and the same for the folder's whole life.
     #[must_use]
     pub fn log_id(&self) -> u64 {
         self.log_id
+    }
+
+    /// What tells the event at a position from every other that may stand there, be it in another log or in what became of
+    /// this one before it was restored from an older copy.
+    #[must_use]
+    pub fn run_at(&self, position: u64) -> u64 {
+        self.runs.at(position)
     }
 
     /// Ends the writing: what was asked before is finished, later calls answer [`Error::Closed`], and the folder is free

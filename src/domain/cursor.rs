@@ -9,7 +9,8 @@ const BYTES: usize = 1 + 8 + 8;
 /// Everything up to and including `position` of the log `log` has been seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cursor {
-    /// Which log; a cursor of another one must not be taken for a place in this one.
+    /// In which log, and in which run of a gateway over it, that event came: a cursor of another log, or of what this one was
+    /// before it was restored from a copy, must not be taken for a place in this one.
     pub log: u64,
     /// Position of the last event seen; 0 before the first.
     pub position: u64,

@@ -69,7 +69,7 @@ pub enum Error {
         oldest: Cursor,
     },
     /// The cursor belongs to another log, or to what this one was before it was restored from an older copy.
-    #[error("the cursor is of another log than this one")]
+    #[error("the cursor is of another log, or of a part of this one that it does not have any more")]
     Foreign {
         /// The oldest cursor that works.
         oldest: Cursor,
@@ -155,7 +155,7 @@ impl Feed {
             Start::After(cursor) => {
                 let floor = self.floor().await?;
                 let oldest = self.cursor(floor);
-                if cursor.log != oldest.log || cursor.position > now {
+                if cursor.log != self.store.run_at(cursor.position) || cursor.position > now {
                     return Err(Error::Foreign { oldest });
                 }
                 if cursor.position < floor {
@@ -238,7 +238,7 @@ impl Feed {
     /// The cursor that stands right behind `position`.
     #[must_use]
     pub fn cursor(&self, position: u64) -> Cursor {
-        Cursor { log: self.store.log_id(), position }
+        Cursor { log: self.store.run_at(position), position }
     }
 
     pub(super) fn store(&self) -> &Store {

@@ -112,7 +112,7 @@ fn keep_settings(connection: &Connection, settings: &[Setting]) -> rusqlite::Res
     Ok(())
 }
 
-fn replace_settings(connection: &Connection, settings: &[Setting]) -> rusqlite::Result<()> {
+pub(super) fn replace_settings(connection: &Connection, settings: &[Setting]) -> rusqlite::Result<()> {
     for setting in settings {
         connection
             .prepare_cached(

@@ -27,7 +27,10 @@ struct Fixture {
 }
 
 fn fixture(checkpoint_every: Duration) -> Fixture {
-    let folder = tempfile::tempdir().unwrap();
+    opened(tempfile::tempdir().unwrap(), checkpoint_every)
+}
+
+fn opened(folder: TempDir, checkpoint_every: Duration) -> Fixture {
     let clock = Arc::new(ManualClock::at(1_700_000_000_000));
     let store = Store::open(folder.path(), Terms::default()).unwrap();
     let feed = Feed::new(store, Arc::clone(&clock) as Arc<dyn Clock>, checkpoint_every);
@@ -155,6 +158,26 @@ async fn a_cursor_of_another_log_or_ahead_of_this_one_is_refused_with_the_oldest
         let refused = fixture.feed.subscribe(Start::After(cursor), Filter::default()).await;
         assert_eq!(refused.unwrap_err(), Error::Foreign { oldest });
     }
+}
+
+#[tokio::test]
+async fn a_cursor_for_what_a_restored_copy_lacks_is_refused_however_much_has_come_in_since() {
+    let fixture = fixture(NEVER);
+    fixture.fill(1, 2).await;
+    let copy = tempfile::tempdir().unwrap();
+    let database = rusqlite::Connection::open(fixture.folder.path().join("tollgate.db")).unwrap();
+    let into = copy.path().join("tollgate.db");
+    database.execute("VACUUM INTO ?1", [into.to_str().unwrap()]).unwrap();
+    fixture.fill(3, 4).await;
+    let (kept, lost) = (fixture.feed.cursor(2), fixture.feed.cursor(4));
+
+    let restored = opened(copy, NEVER);
+    restored.fill(11, 15).await;
+    assert_eq!(until_caught_up(&mut restored.open(Start::After(kept)).await).await, ids(11..=15));
+    let refused = restored.feed.subscribe(Start::After(lost), Filter::default()).await;
+    assert_eq!(refused.unwrap_err(), Error::Foreign { oldest: restored.feed.cursor(0) });
+    let own = restored.feed.cursor(4);
+    assert_eq!(until_caught_up(&mut restored.open(Start::After(own)).await).await, ids(13..=15));
 }
 
 #[tokio::test]

@@ -131,8 +131,7 @@ impl Named {
     /// # Errors
     /// See [`Refused`].
     pub async fn acknowledge(self: &Arc<Self>, ids: &[AckId], head: u64) -> Result<(), Refused> {
-        if let Some(index) = ids.iter().position(|id| id.subscription != self.terms.id || id.position > head)
-        {
+        if let Some(index) = ids.iter().position(|id| !self.gave_out(id) || id.position > head) {
             return Err(Refused::Stale(index, Stale::Generation));
         }
         let answered = self.change(|progress| progress.acknowledge(ids));
@@ -153,7 +152,7 @@ impl Named {
         (verdict, reason): (Verdict, &str),
         audit: Vec<AuditRow>,
     ) -> Result<bool, Refused> {
-        if id.subscription != self.terms.id {
+        if !self.gave_out(&id) {
             return Err(Refused::Stale(0, Stale::Generation));
         }
         let rejected = self.change(|progress| progress.reject(id, verdict, reason, now));
@@ -381,7 +380,13 @@ impl Named {
 
     pub(super) fn ack_id(&self, generation: u32, taken: Taken) -> AckId {
         let Taken { position, attempt, replay, .. } = taken;
-        AckId { subscription: self.terms.id, generation, replay, attempt, position }
+        let log = self.store.run_at(position);
+        AckId { subscription: self.terms.id, log, generation, replay, attempt, position }
+    }
+
+    /// Whether a delivery was this subscription's, of an event that stands where it did.
+    fn gave_out(&self, id: &AckId) -> bool {
+        (id.subscription, id.log) == (self.terms.id, self.store.run_at(id.position))
     }
 }
 

@@ -114,6 +114,26 @@ async fn what_was_deleted_takes_no_word_and_takes_nothing_of_its_successor() {
 }
 
 #[tokio::test]
+async fn an_answer_for_what_a_restored_copy_lacks_counts_for_nothing_else() {
+    let (folder, copy) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let first = store(&folder);
+    let named = created(&open(&first).await).await;
+    let database = rusqlite::Connection::open(folder.path().join("tollgate.db")).unwrap();
+    database.execute("VACUUM INTO ?1", [copy.path().join("tollgate.db").to_str().unwrap()]).unwrap();
+    let id = taken(&named);
+    named.acknowledge(&[id], 1).await.unwrap();
+
+    let restored = open(&store(&copy)).await.find("shop", "orders").unwrap();
+    let another = taken(&restored);
+    assert_eq!((id.subscription, id.position), (another.subscription, another.position));
+    let stale = restored.acknowledge(&[id], 1).await;
+    assert!(matches!(stale, Err(Refused::Stale(0, Stale::Generation))), "{stale:?}");
+    let stale = restored.reject((id, now()), (Verdict::Skip, ""), Vec::new()).await;
+    assert!(matches!(stale, Err(Refused::Stale(0, Stale::Generation))), "{stale:?}");
+    restored.acknowledge(&[another], 1).await.unwrap();
+}
+
+#[tokio::test]
 async fn an_event_whose_lease_ends_before_it_goes_out_is_taken_anew() {
     let folder = TempDir::new().unwrap();
     let (store, clock) = (store(&folder), Arc::new(ManualClock::at(1_000)));

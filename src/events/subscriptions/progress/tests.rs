@@ -22,7 +22,7 @@ fn taker(stream: u64) -> Taker {
 
 fn id(progress: &Progress, taken: Taken) -> AckId {
     let Taken { position, attempt, replay, .. } = taken;
-    AckId { subscription: 1, generation: progress.generation(), replay, attempt, position }
+    AckId { subscription: 1, log: 1, generation: progress.generation(), replay, attempt, position }
 }
 
 impl Progress {

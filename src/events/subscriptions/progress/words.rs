@@ -71,7 +71,7 @@ pub enum Verdict {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Stale {
     /// The subscription was moved or made anew.
-    #[error("the subscription was moved or made anew since")]
+    #[error("the subscription was moved or made anew since, or the log was restored from a copy")]
     Generation,
     /// The event went out again, or is about to.
     #[error("the lease ended, and the event goes out again")]
