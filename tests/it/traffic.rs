@@ -117,15 +117,21 @@ async fn a_change_that_finds_no_turn_is_not_on_record_and_goes_through_later() {
         .collect();
     let crowded = async || (rig.sample("tollgate_stripe_queue_waiting", "").await >= Some(4.0)).then_some(());
     until(crowded).await;
-    let request = CreateCustomerRequest {
-        operation: operation("crowded", ""),
-        name: Some("A Customer".to_owned()),
-        ..Default::default()
-    };
     let mut customers = CustomerServiceClient::new(rig.wire());
-    let mut hasty = Request::new(request.clone());
-    hasty.set_timeout(Duration::from_millis(500));
-    let status = customers.create_customer(hasty).await.unwrap_err();
+    // One whose turn happens to be next is carried out; right behind it there is none for a second.
+    let mut number = 0;
+    let (request, status) = until(async || {
+        number += 1;
+        let request = CreateCustomerRequest {
+            operation: operation("crowded", &number.to_string()),
+            name: Some("A Customer".to_owned()),
+            ..Default::default()
+        };
+        let mut hasty = Request::new(request.clone());
+        hasty.set_timeout(Duration::from_millis(500));
+        customers.create_customer(hasty).await.err().map(|status| (request, status))
+    })
+    .await;
     assert_eq!((status.code(), reason(&status).as_str()), (Code::ResourceExhausted, "STRIPE_CROWDED"));
     let info = status.get_details_error_info().unwrap();
     assert_eq!((info.domain.as_str(), info.metadata["why"].as_str()), ("tollgate", "deadline"));
@@ -133,7 +139,7 @@ async fn a_change_that_finds_no_turn_is_not_on_record_and_goes_through_later() {
     let pushback = status.metadata().get("grpc-retry-pushback-ms").unwrap().to_str().unwrap();
     assert_eq!(pushback, pause.as_millis().to_string());
     let question = GetOperationRequest {
-        operation: operation("crowded", ""),
+        operation: request.operation.clone(),
         rpc: "CustomerService/CreateCustomer".into(),
         account: String::new(),
     };
