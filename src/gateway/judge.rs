@@ -180,12 +180,10 @@ impl Changes {
     /// Waits for the next change; those before the last look count as one.
     pub async fn next(&mut self) {
         // Whoever changes them lives as long as the gateway; after that there is nothing to wait for.
-        let changed = tokio::select! {
-            changed = self.callers.changed() => changed,
-            changed = self.policies.changed() => changed,
-        };
-        if changed.is_err() {
-            std::future::pending::<()>().await;
+        tokio::select! {
+            Ok(()) = self.callers.changed() => {}
+            Ok(()) = self.policies.changed() => {}
+            else => std::future::pending().await,
         }
     }
 }
