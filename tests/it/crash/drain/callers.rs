@@ -185,7 +185,7 @@ impl Shared {
     }
 }
 
-fn wire(grpc: SocketAddr) -> Wire {
+pub(super) fn wire(grpc: SocketAddr) -> Wire {
     let channel = Endpoint::from_shared(format!("http://{grpc}")).unwrap().connect_lazy();
     InterceptedService::new(channel, Token(TOKEN))
 }
