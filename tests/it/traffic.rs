@@ -223,7 +223,7 @@ async fn who_follows_a_change_that_gives_up_in_the_queue_makes_it() {
         let leader = customer(&rig, id, Duration::from_secs(within));
         shows("tollgate_stripe_queue_waiting", 0.5).await;
         let follower = customer(&rig, id, Duration::from_secs(30));
-        shows("tollgate_calls_in_flight{", 2.5).await;
+        shows("tollgate_calls_in_flight", 2.5).await;
         if id == "leaves" {
             leader.abort();
         } else {
