@@ -408,8 +408,9 @@ async fn a_silent_key_of_another_account_is_out_of_use_once_it_tells() {
 #[tokio::test]
 async fn one_account_cannot_go_by_two_aliases() {
     let rig = Rig::start().await;
-    let folder = tempfile::TempDir::new().unwrap();
     let start = async |header: &str| {
+        // A start that fails may hold its folder a little longer.
+        let folder = tempfile::TempDir::new().unwrap();
         let mut config = config(rig.stripe_address(), &folder);
         accounts(&mut config);
         config.accounts[1].header = AccountHeader::StripeAccount(header.to_owned());

@@ -154,8 +154,7 @@ impl Scheduler {
     /// Why not, and when there might be.
     pub(super) fn has_room(&mut self, now: Duration, ask: &Ask) -> Result<(), Refused> {
         self.pass(now);
-        let own = self.queues.get(&ask.class).and_then(|queue| queue.flows.get(&ask.caller));
-        let own = own.map_or(0, |flow| flow.waiting.len());
+        let own = self.flow(ask).map_or(0, |flow| flow.waiting.len());
         let wait = self.wait(ask, own as u64);
         let why = if self.waiting + self.kept_from(ask.class) >= STRIPE_QUEUED_MAX {
             Why::Full
@@ -349,27 +348,42 @@ impl Scheduler {
         Grant { lane, object, in_reserve, waited, began: self.now, has_run: false }
     }
 
-    /// How long one more would wait as things stand: what its lane has before it, and the shorter of its fair share of what
-    /// waits and of all that waits.
+    /// How long one more would wait as things stand, for its lane and for the account: each time the shorter of what its
+    /// caller has before it, at its fair share, and of all that waits.
     fn wait(&self, ask: &Ask, own: u64) -> Duration {
-        let lane = self.places.get(&ask.lane).and_then(|place| self.lanes.get(*place));
-        let in_lane =
-            lane.map_or(Duration::ZERO, |lane| lane.bucket.until(lane.waiting + 1, lane.rate.at(self.now)));
+        let (part, whole) = self.share(ask);
+        let by_lane = self.places.get(&ask.lane).and_then(|place| Some((*place, self.lanes.get(*place)?)));
+        let in_lane = by_lane.map_or(Duration::ZERO, |(place, lane)| {
+            let rate = lane.rate.at(self.now);
+            let own =
+                self.flow(ask).map_or(0, |flow| flow.waiting.iter().filter(|one| one.lane == place).count());
+            let by_share = lane.bucket.until(own as u64 + 1, rate * part / whole);
+            by_share.min(lane.bucket.until(lane.waiting + 1, rate))
+        });
         if !ask.lane.counts() {
             return in_lane;
         }
         let pace = self.allowance.milli_per_s(self.now);
+        let by_share = self.allowance.wait(ask.class, own, pace * part / whole, self.now);
+        let after_all = self.allowance.wait(ask.class, self.waiting as u64, pace, self.now);
+        in_lane.max(by_share.min(after_all))
+    }
+
+    /// What a caller gets for a class while everybody who waits now goes on to: a part, and of what whole.
+    fn share(&self, ask: &Ask) -> (u64, u64) {
         let classes =
             self.queues.iter().filter(|(class, queue)| **class != ask.class && !queue.flows.is_empty());
         let all: u32 = classes.map(|(class, _)| class.weight()).sum::<u32>() + ask.class.weight();
         let others = self.queues.get(&ask.class).into_iter().flat_map(|queue| &queue.flows);
         let others = others.filter(|(caller, _)| **caller != ask.caller).map(|(_, flow)| flow.weight);
         let beside = others.fold(ask.weight, u32::saturating_add);
-        let share = pace * u64::from(ask.class.weight()) * u64::from(ask.weight.max(1))
-            / (u64::from(all) * u64::from(beside.max(1))).max(1);
-        let by_share = self.allowance.wait(ask.class, own, share, self.now);
-        let after_all = self.allowance.wait(ask.class, self.waiting as u64, pace, self.now);
-        in_lane.max(by_share.min(after_all))
+        let part = u64::from(ask.class.weight()) * u64::from(ask.weight.max(1));
+        (part, (u64::from(all) * u64::from(beside)).max(part))
+    }
+
+    /// What waits already of the same caller and class.
+    fn flow(&self, ask: &Ask) -> Option<&Flow> {
+        self.queues.get(&ask.class)?.flows.get(&ask.caller)
     }
 
     fn lane(&mut self, lane: Lane) -> usize {

@@ -172,6 +172,20 @@ fn what_cannot_go_in_time_is_refused_at_once_and_what_does_not_is_told_so() {
 }
 
 #[test]
+fn a_flood_at_one_endpoint_makes_no_other_caller_too_late_there() {
+    let mut scheduler = used_up(SETTINGS, at(0));
+    let in_time = |caller| Ask { until: at(2_000), ..ask(Class::Write, caller) };
+    while scheduler.ask(at(0), in_time("flood")).is_ok() {}
+    let shop = scheduler.ask(at(0), in_time("shop")).unwrap();
+    // Its first turn is one of the next two.
+    let gone = run(&mut scheduler, at(0), 100);
+    assert!(gone.contains(&shop), "{gone:?}");
+    // And what is beyond its own share is refused as before.
+    let more = (0..100).take_while(|_| scheduler.ask(at(100), in_time("shop")).is_ok()).count();
+    assert!((15..25).contains(&more), "{more}");
+}
+
+#[test]
 fn as_many_wait_as_may_and_one_caller_does_not_fill_the_queue() {
     let mut scheduler = used_up(Settings { requests_per_s: 1, ..SETTINGS }, at(0));
     for _ in 0..STRIPE_QUEUED_PER_CALLER_MAX {
