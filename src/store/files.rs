@@ -16,6 +16,8 @@ const USED: &[u8] = b"This folder holds the memory of a gateway. Its database mu
 /// Others on the machine see neither records nor their names. An existing folder keeps the mode its owner gave it.
 const FOLDER_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;
+/// How much of a file is held in memory when it is written anew.
+const PART_BYTES: usize = 1 << 20;
 
 /// A data folder that belongs to this process until it is dropped.
 #[derive(Debug)]
@@ -72,6 +74,24 @@ fn private_file(path: &Path) -> io::Result<File> {
         OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(FILE_MODE).open(path)?;
     fs::set_permissions(path, Permissions::from_mode(FILE_MODE))?;
     Ok(file)
+}
+
+/// Writes a file over with what it holds, and syncs it; one that is not there is left so. After a failed sync the system
+/// shows what it may not have written, and no later sync writes that (Rebello and others, "Can Applications Recover from
+/// fsync Failures?", 2020): only what is written again is on the disk after the next one.
+pub(super) fn write_anew(path: &Path) -> io::Result<()> {
+    let file = match OpenOptions::new().read(true).write(true).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        opened => opened?,
+    };
+    let (mut part, mut at) = (vec![0; PART_BYTES], 0);
+    loop {
+        let read = file.read_at(&mut part, at)?;
+        let Some(bytes) = part.get(..read).filter(|bytes| !bytes.is_empty()) else { break };
+        file.write_all_at(bytes, at)?;
+        at += bytes.len() as u64;
+    }
+    if at > 0 { file.sync_all() } else { Ok(()) }
 }
 
 /// A new name is durable only once the folder that holds it is synced: the files' in `dir`, its own and those above it,

@@ -1,7 +1,8 @@
 //! Tables, their migrations and how a connection is set up. Rows are written and read elsewhere.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 use sha2::{Digest as _, Sha256};
 
@@ -115,16 +116,18 @@ fn fill_leaves(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
 
 /// Opens the database for writing, migrates it and makes sure that all it shows is on the disk.
 pub(super) fn open_writer(path: &Path) -> Result<Connection, Error> {
+    if !planted::active("recovery-unsynced") {
+        files::write_anew(&log_of(path))
+            .map_err(|error| Error::Io(format!("the write-ahead log cannot be written anew: {error}")))?;
+    }
     let mut connection = Connection::open_with_flags(
         path,
         // Never created here: a database that vanished must not come back empty.
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
     )?;
     connection.busy_timeout(BUSY_WAIT_MAX)?;
-    let journal: String = connection.query_row("PRAGMA journal_mode = wal", [], |row| row.get(0))?;
-    if journal != "wal" {
-        return Err(Error::Io("its file system does not carry a write-ahead log".to_owned()));
-    }
+    checkpoint_on_close(&connection, false)?;
+    keep_log(&connection)?;
     // With less than FULL a power cut loses rows that were acknowledged (sqlite.org/pragma.html#pragma_synchronous).
     let synchronous =
         ["off", "normal"].into_iter().find(|less| planted::active(&format!("synchronous-{less}")));
@@ -140,6 +143,7 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, Error> {
     name_log(&connection, path)?;
     migrate(&mut connection)?;
     make_sure(&connection)?;
+    checkpoint_on_close(&connection, true)?;
     if planted::active("lost-dedupe-mark") {
         let newest = "SELECT max(position) FROM events";
         connection.execute(&format!("DELETE FROM event_marks WHERE position = ({newest})"), [])?;
@@ -153,6 +157,33 @@ pub(super) fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(BUSY_WAIT_MAX)?;
     Ok(connection)
+}
+
+/// Whether the last connection that closes copies the write-ahead log into the database. It must not once a sync has failed:
+/// what was written before is taken for written from then on, though it may not be, so the copy could be torn by a power cut
+/// with no log to mend it.
+pub(super) fn checkpoint_on_close(connection: &Connection, does: bool) -> rusqlite::Result<()> {
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, !does).map(drop)
+}
+
+/// Has the database keep a write-ahead log. It names the mode before it has written it, and tells only at the end of the
+/// statement that this failed and that it goes on without.
+fn keep_log(connection: &Connection) -> Result<(), Error> {
+    let mut statement = connection.prepare("PRAGMA journal_mode = wal")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        if row.get_ref(0)?.as_str().unwrap_or_default() != "wal" {
+            return Err(Error::Io("its file system does not carry a write-ahead log".to_owned()));
+        }
+    }
+    Ok(())
+}
+
+/// Where SQLite keeps the write-ahead log of a database.
+fn log_of(database: &Path) -> PathBuf {
+    let mut path = database.as_os_str().to_owned();
+    path.push("-wal");
+    path.into()
 }
 
 /// When SQLite cannot sync the name of a new write-ahead log it does not tell (`unixSync` in its os_unix.c), and a power cut

@@ -40,6 +40,10 @@ const SHOWN_MAX: usize = 3;
 const SYNCS_END: &str = "fsync,fdatasync:error=EIO:when=22+";
 /// One sync in five, once the store is open.
 const SYNCS_FAIL: &str = "fsync,fdatasync:error=EIO:when=20+5";
+/// The sync with which a new database is given its write-ahead log.
+const SYNC_OF_LOG: &str = "fsync,fdatasync:error=EROFS:when=5";
+/// For a disk that fails at one moment of interest.
+const CUTS_DIRECTED: u64 = 300;
 
 #[test]
 fn a_power_cut_loses_nothing_that_was_acknowledged() {
@@ -47,6 +51,17 @@ fn a_power_cut_loses_nothing_that_was_acknowledged() {
     let report = Run { planted: None, disk: Disk::FailsByChance, cuts, seed: prove::seed() }.prove();
     prove::keep("power", report.seed, report.cuts, report.total(), &report.note());
     assert_eq!(report.total(), 0, "see the lines above; seed {}", report.seed);
+}
+
+#[test]
+fn a_disk_that_fails_where_it_hurts_most_loses_nothing_either() {
+    for fault in [SYNC_OF_LOG, SYNCS_END] {
+        let report =
+            Run { planted: None, disk: Disk::FailsFirst(fault), cuts: CUTS_DIRECTED, seed: prove::seed() }
+                .prove();
+        println!("{}", report.note());
+        assert_eq!(report.total(), 0, "under {fault}; see the lines above; seed {}", report.seed);
+    }
 }
 
 #[test]
@@ -87,6 +102,8 @@ fn caught(fault: &'static str, disk: Disk, by: &[Rule]) {
 enum Disk {
     Whole,
     Fails(&'static str),
+    /// In the first life alone.
+    FailsFirst(&'static str),
     /// In half of the lives, each time otherwise.
     FailsByChance,
 }
@@ -177,8 +194,9 @@ impl Run {
             args.push(end.to_owned());
             let fault = match self.disk {
                 Disk::Fails(fault) => Some(fault.to_owned()),
+                Disk::FailsFirst(fault) if life == 0 => Some(fault.to_owned()),
                 Disk::FailsByChance if random.below(2) == 0 => Some(fault_by_chance(random)),
-                Disk::Whole | Disk::FailsByChance => None,
+                Disk::Whole | Disk::FailsFirst(_) | Disk::FailsByChance => None,
             };
             if let Some(fault) = &fault {
                 println!("trace {seed}, life {life}: {fault}");

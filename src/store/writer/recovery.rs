@@ -9,6 +9,7 @@ use crate::store::commit::Last;
 use crate::store::error::Error;
 use crate::store::limits::{INDEX_WAIT, RETRY_PAUSE};
 use crate::store::rows::{AuditRow, Batch};
+use crate::store::schema;
 
 /// The writer's connection, if there is one it may use.
 pub(super) enum Connected {
@@ -50,6 +51,11 @@ impl Writer {
     /// Gives the connection up, at once and for good.
     pub(in crate::store) fn disconnect(&mut self, why: Error) {
         tracing::error!(error = %why, "a write to the store failed, the database is opened anew");
+        if let Connected::Yes(connection) = &self.connection
+            && let Err(error) = schema::checkpoint_on_close(connection, false)
+        {
+            tracing::error!(%error, "the database cannot be closed without a checkpoint");
+        }
         self.connection = Connected::No { why, retry_at: Instant::now() };
     }
 
