@@ -41,7 +41,7 @@ const DEATH_MAX: Duration = Duration::from_secs(3);
 /// Pause before the same is sent again.
 const AGAIN: Duration = Duration::from_millis(15);
 /// Answers of an unknown outcome after which a caller is content with it, once nothing is killed any more.
-const UNKNOWN_MAX: u32 = 8;
+const UNKNOWN_MAX: u32 = 2;
 /// How long one operation may take to come to an end when nothing is killed any more.
 const END_MAX: Duration = Duration::from_secs(30);
 
