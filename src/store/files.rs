@@ -16,7 +16,7 @@ const USED: &[u8] = b"This folder holds the memory of a gateway. Its database mu
 /// Others on the machine see neither records nor their names. An existing folder keeps the mode its owner gave it.
 const FOLDER_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;
-/// How much of a file is held in memory when it is written anew.
+/// How much of the write-ahead log is held in memory when it is written anew.
 const PART_BYTES: usize = 1 << 20;
 
 /// A data folder that belongs to this process until it is dropped.
@@ -31,11 +31,7 @@ pub(super) struct Folder {
 impl Folder {
     /// Makes the folder if need be, takes its lock and makes sure that the database file is there, for its owner alone.
     pub(super) fn claim(dir: &Path) -> Result<Self, Error> {
-        let failed = |error: io::Error| match error.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::Full,
-            io::ErrorKind::ReadOnlyFilesystem => Error::ReadOnly,
-            _ => Error::Io(format!("`{}`: {error}", dir.display())),
-        };
+        let failed = |error: io::Error| refused(&format!("`{}`", dir.display()), &error);
         DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(dir).map_err(failed)?;
         let lock = private_file(&dir.join(LOCK)).map_err(failed)?;
         match lock.try_lock() {
@@ -68,6 +64,15 @@ impl Folder {
     }
 }
 
+/// What it means that the system refused something: by its kind, else in its own words.
+fn refused(what: &str, error: &io::Error) -> Error {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::Full,
+        io::ErrorKind::ReadOnlyFilesystem => Error::ReadOnly,
+        _ => Error::Io(format!("{what}: {error}")),
+    }
+}
+
 /// Opens or creates a file that only its owner may use, whatever the umask.
 fn private_file(path: &Path) -> io::Result<File> {
     let file =
@@ -76,22 +81,25 @@ fn private_file(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// Writes a file over with what it holds, and syncs it; one that is not there is left so. After a failed sync the system
+/// Writes the write-ahead log over with what it holds, and syncs it; one that is not there is left so. After a failed sync the system
 /// shows what it may not have written, and no later sync writes that (Rebello and others, "Can Applications Recover from
 /// fsync Failures?", 2020): only what is written again is on the disk after the next one.
-pub(super) fn write_anew(path: &Path) -> io::Result<()> {
-    let file = match OpenOptions::new().read(true).write(true).open(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        opened => opened?,
+pub(super) fn write_anew(path: &Path) -> Result<(), Error> {
+    let written = || -> io::Result<()> {
+        let file = match OpenOptions::new().read(true).write(true).open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            opened => opened?,
+        };
+        let (mut part, mut at) = (vec![0; PART_BYTES], 0);
+        loop {
+            let read = file.read_at(&mut part, at)?;
+            let Some(bytes) = part.get(..read).filter(|bytes| !bytes.is_empty()) else { break };
+            file.write_all_at(bytes, at)?;
+            at += bytes.len() as u64;
+        }
+        if at > 0 { file.sync_all() } else { Ok(()) }
     };
-    let (mut part, mut at) = (vec![0; PART_BYTES], 0);
-    loop {
-        let read = file.read_at(&mut part, at)?;
-        let Some(bytes) = part.get(..read).filter(|bytes| !bytes.is_empty()) else { break };
-        file.write_all_at(bytes, at)?;
-        at += bytes.len() as u64;
-    }
-    if at > 0 { file.sync_all() } else { Ok(()) }
+    written().map_err(|error| refused("the write-ahead log cannot be written anew", &error))
 }
 
 /// A new name is durable only once the folder that holds it is synced: the files' in `dir`, its own and those above it,

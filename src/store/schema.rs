@@ -117,8 +117,7 @@ fn fill_leaves(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
 /// Opens the database for writing, migrates it and makes sure that all it shows is on the disk.
 pub(super) fn open_writer(path: &Path) -> Result<Connection, Error> {
     if !planted::active("recovery-unsynced") {
-        files::write_anew(&log_of(path))
-            .map_err(|error| Error::Io(format!("the write-ahead log cannot be written anew: {error}")))?;
+        files::write_anew(&log_of(path))?;
     }
     let mut connection = Connection::open_with_flags(
         path,
