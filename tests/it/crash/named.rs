@@ -45,6 +45,20 @@ async fn a_gateway_killed_at_each_step_under_each_answer_doubles_nothing() {
     assert!(ran.effects > 0 && ran.kills > 0, "the run was empty");
 }
 
+/// A seed whose first change is a refund of too much, which Stripe refuses by itself.
+const SEED_REFUSED: u64 = 3;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_that_stripe_refuses_for_two_reasons_in_turn_comes_to_a_known_outcome() {
+    for case in ["attempt-before:1/invalid/later/none", "attempt-before:1/unauthorized/later/none"] {
+        let ran = run(vec![case.parse().unwrap()], SEED_REFUSED, None).await;
+        ran.print();
+        assert_eq!(ran.reached.len(), 1, "{case} did not die at its point");
+        assert_eq!(ran.effects, 0, "the change of {case} was to be one that Stripe refuses");
+        assert!(ran.violations.is_empty(), "see above");
+    }
+}
+
 /// Faults of the store that show when a process dies, how often, and where it dies then.
 const PLANTED: [(&str, Rule, &[&str]); 3] = [
     (

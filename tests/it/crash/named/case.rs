@@ -102,6 +102,10 @@ const TIMINGS: [(&str, Timing); 3] =
 /// Every combination, the recovery left alone being one more.
 pub(super) const CASES: usize = POINTS.len() * OUTCOMES.len() * TIMINGS.len() * (SECONDS.len() + 1);
 
+/// Answers of an unknown outcome that a caller takes for the last word. The first may be a refusal of the change itself:
+/// fresh, after an attempt that was cut off, it proves nothing. Stripe keeps it, and tells it again at the second.
+const UNKNOWN_ANSWERS_MAX: u32 = 2;
+
 /// One story.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Case {
@@ -160,6 +164,12 @@ impl Case {
     /// Whether no resend can tell what came of it: Stripe keeps the failure under the key.
     pub(super) fn may_stay_unknown(&self) -> bool {
         self.outcome.starts_with("failed-kept")
+    }
+
+    /// Answers of an unknown outcome after which a caller is content with it, once nothing is killed any more. A refusal
+    /// that is neither kept under the key nor tried again within the call is one more, before that of the change itself.
+    pub(super) fn unknown_answers_max(&self) -> u32 {
+        UNKNOWN_ANSWERS_MAX + u32::from(["invalid", "unauthorized"].contains(&self.outcome))
     }
 }
 

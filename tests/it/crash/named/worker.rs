@@ -40,8 +40,6 @@ const BEHIND: [&str; 6] = ["webhook", "index", "terms", "resolve", "found", "pro
 const DEATH_MAX: Duration = Duration::from_secs(3);
 /// Pause before the same is sent again.
 const AGAIN: Duration = Duration::from_millis(15);
-/// Answers of an unknown outcome after which a caller is content with it, once nothing is killed any more.
-const UNKNOWN_MAX: u32 = 2;
 /// How long one operation may take to come to an end when nothing is killed any more.
 const END_MAX: Duration = Duration::from_secs(30);
 
@@ -115,7 +113,8 @@ impl Worker {
         let load = Arc::clone(&self.load);
         // A failure that Stripe keeps is not worth the pauses between many attempts.
         let wait = if case.may_stay_unknown() { FIRST_WAIT } else { WAIT };
-        let caller = || tokio::spawn(Arc::clone(&load).insist(at, wait, Arc::clone(&peace)));
+        let unknown_max = case.unknown_answers_max();
+        let caller = || tokio::spawn(Arc::clone(&load).insist(at, (wait, unknown_max), Arc::clone(&peace)));
         let before = (self.control.received(), Book::read(&self.control).effects.len());
         self.gateway.order_death(case.point.0, case.point.1);
         let wait = if case.point == ("attempt-before", 2) { SECOND_ATTEMPT_WAIT } else { FIRST_WAIT };
@@ -210,10 +209,16 @@ impl Load {
         self.ask_within(at, &operation, wait).await;
     }
 
-    /// The same call again and again until its outcome is known, or stays unknown although there is `peace`.
-    async fn insist(self: Arc<Self>, at: usize, wait: Duration, peace: Arc<AtomicBool>) {
+    /// The same call again and again until its outcome is known, or stays unknown although there is `peace`: so many such
+    /// answers are taken for the last word.
+    async fn insist(
+        self: Arc<Self>,
+        at: usize,
+        (wait, mut unknown_left): (Duration, u32),
+        peace: Arc<AtomicBool>,
+    ) {
         let operation = self.history()[at].operation.clone();
-        let (mut unknown_left, mut until) = (UNKNOWN_MAX, None);
+        let mut until = None;
         while let Some(unknown) = self.ask_within(at, &operation, wait).await {
             if peace.load(Ordering::Relaxed) {
                 unknown_left -= u32::from(unknown);
