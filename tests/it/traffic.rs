@@ -129,7 +129,9 @@ async fn a_change_that_finds_no_turn_is_not_on_record_and_goes_through_later() {
         };
         let mut hasty = Request::new(request.clone());
         hasty.set_timeout(Duration::from_millis(500));
-        customers.create_customer(hasty).await.err().map(|status| (request, status))
+        // On a slow machine its deadline may pass before it is looked at.
+        let refused = customers.create_customer(hasty).await.err();
+        refused.filter(|status| status.code() != Code::DeadlineExceeded).map(|status| (request, status))
     })
     .await;
     assert_eq!((status.code(), reason(&status).as_str()), (Code::ResourceExhausted, "STRIPE_CROWDED"));
